@@ -1,0 +1,55 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * kw_error.detail: the exact reason behind a code. Closed list, grows at the end; an API plugin maps
+ * a number to its own protocol's text (api-etcd: etcd's literal error strings). */
+#ifndef KEYWAY_DETAIL_H
+#define KEYWAY_DETAIL_H
+
+enum {
+  KW_DETAIL_NONE = 0,
+  /* keys, values, transactions */
+  KW_DETAIL_EMPTY_KEY = 1,
+  KW_DETAIL_KEY_NOT_FOUND = 2, /* ignore_value or ignore_lease on a missing key; an unset txn op */
+  KW_DETAIL_VALUE_PROVIDED = 3,
+  KW_DETAIL_LEASE_PROVIDED = 4,
+  KW_DETAIL_TOO_MANY_OPS = 5,
+  KW_DETAIL_DUPLICATE_KEY = 6,
+  KW_DETAIL_INVALID_SORT_OPTION = 7,
+  KW_DETAIL_COMPACTED = 8,
+  KW_DETAIL_FUTURE_REVISION = 9,
+  KW_DETAIL_NO_SPACE = 10,
+  KW_DETAIL_REQUEST_TOO_LARGE = 11,
+  KW_DETAIL_TOO_MANY_REQUESTS = 12,
+  /* leases */
+  KW_DETAIL_LEASE_NOT_FOUND = 20,
+  KW_DETAIL_LEASE_EXISTS = 21,
+  KW_DETAIL_LEASE_TTL_TOO_LARGE = 22,
+  /* members */
+  KW_DETAIL_MEMBER_NOT_FOUND = 30,
+  KW_DETAIL_MEMBER_EXISTS = 31,
+  KW_DETAIL_PEER_URL_EXISTS = 32,
+  KW_DETAIL_MEMBER_BAD_URLS = 33,
+  KW_DETAIL_MEMBER_NOT_LEARNER = 34,
+  KW_DETAIL_LEARNER_NOT_READY = 35,
+  KW_DETAIL_TOO_MANY_LEARNERS = 36,
+  KW_DETAIL_NOT_ENOUGH_STARTED_MEMBERS = 37,
+  KW_DETAIL_UNHEALTHY_CLUSTER = 38,
+  KW_DETAIL_NOT_SUPPORTED_FOR_LEARNER = 39,
+  /* cluster */
+  KW_DETAIL_NO_LEADER = 50,
+  KW_DETAIL_NOT_LEADER = 51,
+  KW_DETAIL_LEADER_CHANGED = 52,
+  KW_DETAIL_TIMEOUT = 53,
+  KW_DETAIL_TIMEOUT_LEADER_FAILED = 54,
+  KW_DETAIL_STOPPED = 55,
+  KW_DETAIL_CORRUPT = 56,
+  KW_DETAIL_BAD_LEADER_TRANSFEREE = 57,
+  KW_DETAIL_NOT_PRIMARY_LESSOR = 58,
+  /* watches */
+  KW_DETAIL_WATCH_EMPTY_RANGE = 70,
+  /* plugins and files */
+  KW_DETAIL_ABI_MISMATCH = 90,
+  KW_DETAIL_BAD_CONFIG = 91
+};
+
+#endif /* KEYWAY_DETAIL_H */
