@@ -9,6 +9,7 @@
 #include "keyway/abi.h"
 
 namespace keyway {
+inline namespace host {
 
 class Clock {
  public:
@@ -25,4 +26,5 @@ class Clock {
   virtual void Cancel(kw_completion* completion) = 0;
 };
 
+}  // namespace host
 }  // namespace keyway

@@ -9,6 +9,7 @@
 #include "kernel/base/bytes.h"
 
 namespace keyway {
+inline namespace host {
 namespace {
 
 // "/src/kernel/core/node.cc" becomes "core/node.cc".
@@ -36,4 +37,5 @@ void Log(Logger* logger, uint32_t level, const char* event, std::initializer_lis
   logger->Write(level, caller, event, {converted.data(), count});
 }
 
+}  // namespace host
 }  // namespace keyway

@@ -16,7 +16,10 @@
 
 #include "keyway/host.h"
 
+// The inline namespace keeps these names apart from the SDK's helpers (sdk/cpp), which a simulator or a
+// static build links into the same program.
 namespace keyway {
+inline namespace host {
 
 class Logger {
  public:
@@ -64,4 +67,5 @@ class NullLogger : public Logger {
   void Write(uint32_t, std::string_view, std::string_view, std::span<const kw_field>) override {}
 };
 
+}  // namespace host
 }  // namespace keyway

@@ -11,6 +11,7 @@
 #include "kernel/base/check.h"
 
 namespace keyway {
+inline namespace host {
 namespace {
 
 constexpr uint32_t kHistogramKind = 2;  // kw_sample.kind
@@ -192,4 +193,5 @@ void MetricsRegistry::Collect(const std::function<void(std::span<const kw_sample
   visit(samples);
 }
 
+}  // namespace host
 }  // namespace keyway

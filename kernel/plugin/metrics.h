@@ -20,6 +20,7 @@
 #include "keyway/observer.h"
 
 namespace keyway {
+inline namespace host {
 
 inline void Add(uint64_t* cell, uint64_t delta) {
   std::atomic_ref<uint64_t>(*cell).fetch_add(delta, std::memory_order_relaxed);
@@ -104,4 +105,5 @@ class MetricsRegistry {
   uint64_t next_collector_id_ ABSL_GUARDED_BY(collectors_mutex_) = 1;
 };
 
+}  // namespace host
 }  // namespace keyway
