@@ -83,7 +83,6 @@ class LeaseTable final : public mvcc::LeaseKeys {
 
   absl::flat_hash_map<int64_t, Lease> leases_;
   bool primary_ = false;
-  int64_t extend_ms_ = 0;
   absl::btree_set<std::pair<int64_t, int64_t>> due_;  // (report_ms, id), all leases if primary.
 };
 
