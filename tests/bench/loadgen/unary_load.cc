@@ -7,6 +7,7 @@
 
 #include <algorithm>
 #include <cinttypes>
+#include <csignal>
 #include <cstring>
 
 #include "wire.h"
@@ -19,6 +20,8 @@ constexpr uint64_t kReconnectNs = 5'000'000;
 constexpr size_t kOpenCallsMax = 8192;
 constexpr size_t kErrorTextsMax = 32;
 constexpr size_t kGapsMax = 1000;
+
+volatile sig_atomic_t g_asked_to_stop = 0;  // SIGTERM and SIGINT end the run with its report.
 
 std::string PrefixEnd(std::string prefix) {
   while (!prefix.empty() && static_cast<uint8_t>(prefix.back()) == 0xff) prefix.pop_back();
@@ -289,6 +292,8 @@ void UnaryLoad::Retry(uint64_t now) {
 }
 
 int UnaryLoad::Run() {
+  signal(SIGTERM, [](int) { g_asked_to_stop = 1; });
+  signal(SIGINT, [](int) { g_asked_to_stop = 1; });
   start_ns_ = NowNs();
   next_due_ns_ = start_ns_;
   if (options_.warmup_s <= 0) StartWindow(start_ns_);
@@ -296,7 +301,7 @@ int UnaryLoad::Run() {
   const uint64_t stop_ns = warm_ns + static_cast<uint64_t>(options_.duration_s * 1e9);
   for (auto& connection : connections_) connection->Connect();
   const bool timers = open_loop() || options_.timeout_ms != 0 || options_.tolerate_errors;
-  while (!failed_) {
+  while (!failed_ && g_asked_to_stop == 0) {
     uint64_t now = NowNs();
     if (window_start_ns_ == 0 && now >= warm_ns) StartWindow(now);
     if (options_.count == 0 && now >= stop_ns) break;

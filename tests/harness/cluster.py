@@ -1,0 +1,357 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Starts, kills and restarts nodes: Keyway's, or etcd's where a test wants the expected answers.
+
+Every process dies with the test run (PR_SET_PDEATHSIG) and readiness is polled, never slept for.
+"""
+
+import ctypes
+import os
+import random
+import shutil
+import signal
+import socket
+import subprocess
+import time
+
+from harness import paths, peers
+from harness.client import Client, grpc, rpc
+
+_PR_SET_PDEATHSIG = 1
+_libc = ctypes.CDLL(None)
+_used_ports = set()
+
+
+def _die_with_parent():
+    _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+def free_port():
+    """A port below the ephemeral range, so that no client's own port can take it meanwhile."""
+    for _ in range(1000):
+        port = random.SystemRandom().randrange(20000, 32000)
+        if port in _used_ports:
+            continue
+        with socket.socket() as probe:
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+        _used_ports.add(port)
+        return port
+    raise RuntimeError("no free port between 20000 and 32000")
+
+
+def wait_until(what, condition, timeout=30.0, interval=0.01):
+    """Polls `condition` until it returns something true, and returns that."""
+    deadline = time.monotonic() + timeout
+    last_error = None
+    while time.monotonic() < deadline:
+        try:
+            result = condition()
+            if result:
+                return result
+        except (grpc.RpcError, OSError, ValueError) as error:
+            last_error = error
+        time.sleep(interval)
+    raise TimeoutError(f"{what}: not within {timeout} s (last error: {last_error})")
+
+
+class Node:
+    """One server process and its data directory."""
+
+    def __init__(self, cluster, name):
+        self.cluster = cluster
+        self.name = name
+        self.client_port = free_port()
+        self.peer_port = free_port()
+        self.directory = cluster.directory / name
+        self.data_dir = self.directory / "data"
+        self.log_path = cluster.log_directory / f"{name}.log"
+        self.state = "new"
+        self.initial_members = None  # name -> Node; None: all members of the cluster
+        self.wrapper = []  # e.g. strace and its options
+        self.process = None
+        self._client = None
+
+    @property
+    def endpoint(self):
+        return f"127.0.0.1:{self.client_port}"
+
+    @property
+    def peer_url(self):
+        return f"http://127.0.0.1:{self.peer_port}"
+
+    @property
+    def pid(self):
+        return self.process.pid
+
+    @property
+    def client(self):
+        if self._client is None:
+            self._client = Client(self.endpoint)
+        return self._client
+
+    def command(self):
+        raise NotImplementedError
+
+    def start(self):
+        assert not self.alive(), f"{self.name} runs already"
+        self.directory.mkdir(parents=True, exist_ok=True)
+        self.log_path.parent.mkdir(parents=True, exist_ok=True)
+        command = self.wrapper + self.command()
+        with open(self.log_path, "ab") as log:
+            log.write(f"--- {' '.join(map(str, command))}\n".encode())
+            log.flush()
+            self.process = subprocess.Popen(
+                command,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                stdin=subprocess.DEVNULL,
+                cwd=self.directory,
+                preexec_fn=_die_with_parent,
+            )
+        return self
+
+    def alive(self):
+        return self.process is not None and self.process.poll() is None
+
+    def signal(self, number):
+        self.process.send_signal(number)
+
+    def kill(self):
+        """kill -9, and the wait for the end of the process."""
+        if self.process is not None:
+            self.process.kill()
+            self.process.wait()
+
+    def stop(self, timeout=20):
+        """SIGTERM; returns the exit code."""
+        self.process.terminate()
+        return self.process.wait(timeout)
+
+    def pause(self):
+        self.signal(signal.SIGSTOP)
+
+    def resume(self):
+        self.signal(signal.SIGCONT)
+
+    def wait_exit(self, timeout=20):
+        return self.process.wait(timeout)
+
+    def log(self):
+        return self.log_path.read_text(errors="replace")
+
+    def wait_ready(self, timeout=30.0):
+        """Until a linearizable read on this member answers."""
+
+        def answers():
+            if not self.alive():
+                raise RuntimeError(
+                    f"{self.name} ended with {self.process.returncode}:\n{self.log()[-3000:]}"
+                )
+            return self.client.get(b"\0", timeout=1)
+
+        return wait_until(f"{self.name} answers a linearizable read", answers, timeout)
+
+    def wait_serving(self, timeout=30.0):
+        """Until a serializable read answers; enough for a learner."""
+        return wait_until(
+            f"{self.name} answers a serializable read",
+            lambda: self.client.get(b"\0", serializable=True, timeout=1),
+            timeout,
+        )
+
+    def close(self):
+        self.kill()
+        if self._client is not None:
+            self._client.close()
+            self._client = None
+
+    def members_at_start(self):
+        return self.initial_members or self.cluster.nodes
+
+
+class EtcdNode(Node):
+    def command(self):
+        members = self.members_at_start()
+        cluster = ",".join(f"{name}={node.peer_url}" for name, node in members.items())
+        command = [
+            str(peers.etcd()),
+            f"--name={self.name}",
+            f"--data-dir={self.data_dir}",
+            "--log-level=error",
+            "--quota-backend-bytes=8589934592",
+            f"--listen-client-urls=http://{self.endpoint}",
+            f"--advertise-client-urls=http://{self.endpoint}",
+            f"--listen-peer-urls={self.peer_url}",
+            f"--initial-advertise-peer-urls={self.peer_url}",
+            f"--initial-cluster={cluster}",
+            f"--initial-cluster-state={self.state}",
+            f"--initial-cluster-token={self.cluster.token}",
+        ]
+        if "snapshot_entries" in self.cluster.options:
+            count = self.cluster.options["snapshot_entries"]
+            command += [f"--snapshot-count={count}"]
+        return command
+
+
+class KeywayNode(Node):
+    extra_config = ""  # Appended as it is.
+
+    @property
+    def config_path(self):
+        return self.directory / "keyway.toml"
+
+    def config(self):
+        members = self.members_at_start()
+        lines = [
+            "[node]",
+            f'name = "{self.name}"',
+            f'data_dir = "{self.data_dir}"',
+            f'advertise_client_urls = ["http://{self.endpoint}"]',
+            "",
+            "[cluster]",
+            f'token = "{self.cluster.token}"',
+            f'state = "{self.state}"',
+            "",
+            "[cluster.members]",
+        ]
+        lines += [f'{name} = ["{node.peer_url}"]' for name, node in members.items()]
+        lines += [
+            "",
+            "[raft]",
+            'heartbeat_interval = "100ms"',
+            'election_timeout = "1000ms"',
+            "",
+            "[storage]",
+            'plugin = "storage-lmdb"',
+            "",
+            "[log]",
+            'plugin = "log-segmented"',
+            *self.cluster.options.get("log_options", []),
+            "",
+            "[transport]",
+            'plugin = "transport-tcp"',
+            f'listen_urls = ["{self.peer_url}"]',
+            "",
+            "[[api]]",
+            'plugin = "api-etcd"',
+            f'listen = ["http://{self.endpoint}"]',
+            "",
+            "[[metrics]]",
+            'plugin = "metrics-prometheus"',
+        ]
+        return "\n".join(lines) + "\n" + self.extra_config
+
+    def command(self):
+        self.config_path.write_text(self.config())
+        return [str(paths.KEYWAYD), "--config", str(self.config_path)]
+
+
+class Cluster:
+    """`size` members with names a, b, c ... Use as a context manager."""
+
+    KINDS = {"keyway": KeywayNode, "etcd": EtcdNode}
+
+    def __init__(self, kind, size, label, **options):
+        self.kind = kind
+        self.options = options
+        self.token = f"{label}-{os.getpid()}"
+        self.directory = paths.WORK / label
+        self.log_directory = paths.LOGS / label
+        shutil.rmtree(self.directory, ignore_errors=True)
+        shutil.rmtree(self.log_directory, ignore_errors=True)
+        self.directory.mkdir(parents=True)
+        self.nodes = {}
+        for index in range(size):
+            self.new_node("abcdefghij"[index])
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.close()
+
+    def new_node(self, name):
+        """A node object that is not started; it counts as a member from now on."""
+        node = self.KINDS[self.kind](self, name)
+        self.nodes[name] = node
+        return node
+
+    def start(self):
+        for node in self.nodes.values():
+            node.start()
+        for node in self.nodes.values():
+            node.wait_ready()
+        return self
+
+    def close(self):
+        for node in self.nodes.values():
+            node.close()
+        if not os.environ.get("KEYWAY_KEEP_DATA"):
+            shutil.rmtree(self.directory, ignore_errors=True)
+
+    def __iter__(self):
+        return iter(self.nodes.values())
+
+    @property
+    def one(self):
+        return next(iter(self.nodes.values()))
+
+    @property
+    def endpoints(self):
+        return ",".join(node.endpoint for node in self)
+
+    @property
+    def pids(self):
+        return [node.pid for node in self if node.alive()]
+
+    def leader(self, timeout=10.0):
+        """The running member that leads, as a majority of the running members sees it."""
+
+        def find():
+            votes = {}
+            ids = {}
+            running = [node for node in self if node.alive()]
+            for node in running:
+                status = node.client.status(timeout=1)
+                ids[status.header.member_id] = node
+                votes[status.leader] = votes.get(status.leader, 0) + 1
+            best = max(votes, key=votes.get)
+            return ids.get(best) if votes[best] > len(running) // 2 else None
+
+        return wait_until("a leader", find, timeout)
+
+    def followers(self):
+        leader = self.leader()
+        return [node for node in self if node is not leader and node.alive()]
+
+    def member_id(self, node):
+        return node.client.status().header.member_id
+
+    def hashes_agree(self, timeout=20.0):
+        """Until HashKV at one revision is the same on all running members; returns the hash."""
+        running = [node for node in self if node.alive()]
+        revision = running[0].client.revision()
+
+        def agree():
+            hashes = {node.name: node.client.hash_kv(revision).hash for node in running}
+            if len(set(hashes.values())) == 1:
+                return (hashes[running[0].name], revision)
+            raise AssertionError(f"HashKV at revision {revision} differs: {hashes}")
+
+        # A member that is behind answers "future revision" until it has caught up.
+        return wait_until(f"HashKV at revision {revision}", agree, timeout)
+
+
+def add_member(cluster, name, learner=True, via=None):
+    """MemberAdd for a new node, which is returned ready to start. etcd may ask for patience."""
+    members = dict(cluster.nodes)
+    node = cluster.new_node(name)
+    node.state = "existing"
+    node.initial_members = {**members, name: node}
+    request = rpc.MemberAddRequest(peerURLs=[node.peer_url], isLearner=learner)
+    client = (via or next(iter(members.values()))).client
+    reply = wait_until(f"MemberAdd of {name}", lambda: client.Cluster.MemberAdd(request), 30)
+    node.member_id = reply.member.ID
+    return node

@@ -1,0 +1,15 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Where things are. KEYWAY_BUILD names the build directory when it is not `build/`."""
+
+import os
+import pathlib
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+BUILD = pathlib.Path(os.environ.get("KEYWAY_BUILD", ROOT / "build")).resolve()
+PEERS = ROOT / "build" / "peers"
+LOGS = BUILD / "test-logs"
+WORK = BUILD / "test-work"
+STUBS = ROOT / "build" / "stubs"
+KEYWAYD = BUILD / "bin" / "keywayd"
+KEYWAYCTL = BUILD / "bin" / "keywayctl"
+LOADGEN = BUILD / "bin" / "keyway-loadgen"
