@@ -29,14 +29,19 @@ struct Options {
   NodeId id = 0;
   uint32_t election_ticks = 10;   // Minimum; randomised up to twice this.
   uint32_t heartbeat_ticks = 1;
-  uint64_t random_seed = 1;
+  uint64_t random_seed = 1;       // Best another one at each start.
+  // 0: the limit of base/limits.h.
   size_t append_bytes_max = 0;    // Of entries in one message; one entry always fits.
   size_t inflight_bytes_max = 0;  // To one follower.
   size_t inflight_messages_max = 0;
-  size_t cache_bytes = 0;         // Durable and applied entries kept in memory beyond need.
+  size_t cache_bytes = 0;         // Durable and applied entries kept in memory beyond need; 0: none.
 };
 
 // What the log store had at start. `entries` are [first, last], all of them, in memory.
+//
+// base_index <= applied <= last. If a crash between the two has left the engine ahead of the log store
+// (InstallSnapshot() and a reset that was not durable yet: the log does not have the entry (applied,
+// its term)), core passes an empty log with `applied` and its term as base, and resets the log store.
 struct InitialState {
   HardState hard_state;
   uint64_t base_index = 0;  // first - 1
@@ -61,7 +66,7 @@ struct ReadState {
 };
 
 // Entries [begin, end) are no longer in memory: read them from the log store, at most bytes_max, and
-// give them to OnLogRead().
+// give them to OnLogRead(), none if that failed. One at a time for each peer.
 struct LogRead {
   NodeId peer = 0;
   uint64_t begin = 0, end = 0;
@@ -123,8 +128,10 @@ class Raft {
   bool OnSnapshotChunk(NodeId from, uint64_t term);
   // The state machine was replaced by a snapshot: the log becomes empty with this base, unless it has
   // the entry (index, term), which then stays with what follows. Returns whether the log was reset.
+  // Needs index >= applied_index() and a role other than leader, and the snapshot must be durable.
   bool InstallSnapshot(uint64_t index, uint64_t term, const Configuration& configuration);
-  // Entries up to `index` are in the engine and gone or going from the log store.
+  // Entries up to `index` are in the engine and gone or going from the log store. Only what is applied
+  // and durable here is dropped.
   void TruncatePrefix(uint64_t index);
   // While set, this node refuses appends with needs_snapshot and does not campaign.
   void SetNeedsSnapshot(bool needs_snapshot);
@@ -140,6 +147,9 @@ class Raft {
   NodeId leader() const;
   uint64_t commit_index() const;
   uint64_t applied_index() const;
+  // Entries up to here are in the log store for good. A leader may commit beyond it, by the others'
+  // copies: the engine must not be made durable beyond it, else a restart finds it ahead of the log.
+  uint64_t durable_index() const;
   uint64_t first_index() const;  // Of the log; last_index() + 1 when empty.
   uint64_t last_index() const;
   // Term of an entry of [first_index() - 1, last_index()]; nullopt outside.
