@@ -1,0 +1,267 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Messages name the plugin, its section and its line, since they are all that an operator sees of a node
+// that does not start.
+#include "kernel/plugin/plugin_set.h"
+
+#include <algorithm>
+#include <cstring>
+
+#include "absl/strings/str_cat.h"
+#include "kernel/base/check.h"
+#include "kernel/plugin/manifest.h"
+
+namespace keyway {
+namespace {
+
+// The interface that a section's plugin must provide.
+const char* InterfaceOf(std::string_view kind) {
+  if (kind == "storage") return KW_KV_STORE;
+  if (kind == "log") return KW_LOG_STORE;
+  if (kind == "transport") return KW_TRANSPORT;
+  if (kind == "auth") return KW_AUTHENTICATOR;
+  if (kind == "metrics") return KW_OBSERVER;
+  return KW_API;
+}
+
+kw_error EmptyError() {
+  kw_error error = {};
+  error.size = sizeof error;
+  return error;
+}
+
+const char* CodeName(int32_t code) {
+  constexpr const char* kNames[] = {
+      "OK",           "CANCELLED",         "UNKNOWN",             "INVALID_ARGUMENT",
+      "DEADLINE_EXCEEDED", "NOT_FOUND",    "ALREADY_EXISTS",      "PERMISSION_DENIED",
+      "RESOURCE_EXHAUSTED", "FAILED_PRECONDITION", "ABORTED",     "OUT_OF_RANGE",
+      "UNIMPLEMENTED", "INTERNAL",         "UNAVAILABLE",         "DATA_LOSS",
+      "UNAUTHENTICATED"};
+  return code >= 0 && code < static_cast<int32_t>(std::size(kNames)) ? kNames[code] : "UNKNOWN";
+}
+
+// An exception out of a plugin breaks the ABI; on the control path it can still be told.
+template <typename Call>
+int32_t Guarded(kw_error* error, Call call) {
+  try {
+    return call();
+  } catch (...) {
+    *error = EmptyError();
+    std::strncpy(error->text, "it threw an exception, which the ABI forbids", sizeof error->text - 1);
+    return KW_INTERNAL;
+  }
+}
+
+}  // namespace
+
+PluginSet::PluginSet(const Config* config, PluginLoader* loader, NodeServices* services)
+    : config_(*config), loader_(*loader), services_(*services) {}
+
+PluginSet::~PluginSet() {
+  StopApis();
+  Stop();
+}
+
+std::string PluginSet::NameOf(const Instance& instance) const {
+  const PluginSection& section = *instance.section;
+  std::string text = absl::StrCat("plugin ", section.plugin, " ([", section.label, "], ", config_.file);
+  if (section.place.line != 0) absl::StrAppend(&text, ":", section.place.line);
+  return text.append(")");
+}
+
+absl::Status PluginSet::Failed(const Instance& instance, const std::string& what, int32_t code,
+                               const kw_error& error) const {
+  const size_t text_bytes = strnlen(error.text, sizeof error.text);
+  const std::string text(error.text, text_bytes);
+  return absl::Status(static_cast<absl::StatusCode>(code > 0 ? code : KW_INTERNAL),
+                      absl::StrCat(NameOf(instance), ": ", what, ": ", CodeName(code),
+                                   text.empty() ? "" : ": ", text));
+}
+
+void PluginSet::Load(std::vector<ConfigError>* errors) {
+  KW_CHECK(instances_.empty());
+  for (const PluginSection& section : config_.plugins) {
+    auto fail = [&](std::string message) {
+      errors->push_back({section.place, absl::StrCat(section.label, ".plugin: ", message)});
+    };
+    Instance& instance = instances_.emplace_back();
+    instance.section = &section;
+    absl::StatusOr<const kw_descriptor*> descriptor = loader_.Load(section.plugin);
+    if (!descriptor.ok()) {
+      fail(std::string(descriptor.status().message()));
+      continue;
+    }
+    instance.descriptor = *descriptor;
+    const Manifest manifest = ManifestOf(**descriptor);
+    auto has = [](const std::vector<std::string>& list, std::string_view name) {
+      return std::find(list.begin(), list.end(), name) != list.end();
+    };
+    const std::string wanted = InterfaceOf(section.kind);
+    if (!has(manifest.provides, wanted)) {
+      std::string provided;
+      for (const std::string& each : manifest.provides) {
+        absl::StrAppend(&provided, provided.empty() ? "" : ", ", each);
+      }
+      fail(absl::StrCat("this section needs a plugin that provides ", wanted, "; ", manifest.id,
+                        " provides ", provided));
+      continue;
+    }
+    if (section.kind != "api" && has(manifest.needs, KW_KERNEL)) {
+      fail(absl::StrCat(manifest.id, " needs " KW_KERNEL ", which is granted to [[api]] only"));
+      continue;
+    }
+    instance.options = CheckPluginOptions(
+        config_, section, {instance.descriptor->fields, instance.descriptor->field_count}, errors);
+  }
+}
+
+std::vector<Options> PluginSet::PluginOptions() const {
+  std::vector<Options> all;
+  for (const Instance& instance : instances_) all.push_back(instance.options);
+  return all;
+}
+
+std::vector<std::string> PluginSet::ListenClientUrls() const {
+  std::vector<std::string> urls;
+  for (const Instance& instance : instances_) {
+    if (!IsApi(instance)) continue;
+    const std::vector<std::string>& own = instance.options.Strings("listen");
+    urls.insert(urls.end(), own.begin(), own.end());
+  }
+  return urls;
+}
+
+absl::Status PluginSet::Create() {
+  for (Instance& instance : instances_) {
+    absl::Status created = CreateOne(&instance);
+    if (!created.ok()) {
+      DestroyAll();
+      return created;
+    }
+  }
+  return absl::OkStatus();
+}
+
+absl::Status PluginSet::CreateOne(Instance* instance) {
+  KW_CHECK(instance->descriptor != nullptr);
+  KW_CHECK(instance->plugin == nullptr);
+  instance->host =
+      std::make_unique<PluginHost>(&services_, instance->descriptor, IsApi(*instance));
+  const std::vector<kw_config_item> items = instance->options.Items();
+  kw_error error = EmptyError();
+  kw_plugin* plugin = nullptr;
+  const int32_t code = Guarded(&error, [&] {
+    return instance->descriptor->create(instance->host->host(), items.data(), items.size(), &plugin,
+                                        &error);
+  });
+  if (code != KW_OK) return Failed(*instance, "cannot be created", code, error);
+  absl::Status checked = CheckInstance(plugin);
+  if (!checked.ok()) {
+    return absl::Status(checked.code(), absl::StrCat(NameOf(*instance), ": ", checked.message()));
+  }
+  instance->plugin = plugin;
+  return TakeTables(instance);
+}
+
+absl::Status PluginSet::TakeTables(Instance* instance) {
+  const std::string& kind = instance->section->kind;
+  const void* given = instance->plugin->get(instance->plugin, InterfaceOf(kind));
+  absl::Status taken = absl::OkStatus();
+  auto complete = [&](auto& role) {
+    role.plugin = instance->plugin;
+    taken = CompleteTable(given, &role.table);
+  };
+  if (kind == "storage") complete(store_);
+  if (kind == "log") complete(log_);
+  if (kind == "transport") complete(transport_);
+  if (kind == "auth") complete(authenticator_);
+  if (kind == "metrics") {
+    // The first one serves the exposition; the others are only checked.
+    Role<kw_observer> other;
+    const bool is_first = observer_.plugin == nullptr || observer_.plugin == instance->plugin;
+    complete(is_first ? observer_ : other);
+  }
+  if (taken.ok()) return taken;
+  return absl::Status(taken.code(), absl::StrCat(NameOf(*instance), ": ", taken.message()));
+}
+
+absl::Status PluginSet::StartOne(Instance* instance) {
+  KW_CHECK(instance->plugin != nullptr);
+  KW_CHECK(!instance->is_started);
+  kw_error error = EmptyError();
+  const int32_t code =
+      Guarded(&error, [&] { return instance->plugin->start(instance->plugin, &error); });
+  if (code != KW_OK) return Failed(*instance, "did not start", code, error);
+  instance->is_started = true;
+  // What a table promises may depend on what start() found.
+  absl::Status taken = TakeTables(instance);
+  if (taken.ok()) Publish(*instance);
+  return taken;
+}
+
+void PluginSet::Publish(const Instance& instance) {
+  if (instance.section->kind == "auth") {
+    services_.authenticator_plugin.store(authenticator_.plugin, std::memory_order_relaxed);
+    services_.authenticator.store(&authenticator_.table, std::memory_order_release);
+  }
+  if (instance.section->kind == "metrics" && instance.plugin == observer_.plugin) {
+    services_.observer_plugin.store(observer_.plugin, std::memory_order_relaxed);
+    services_.observer.store(&observer_.table, std::memory_order_release);
+  }
+}
+
+absl::Status PluginSet::Start() {
+  for (Instance& instance : instances_) {
+    if (IsApi(instance)) continue;
+    absl::Status started = StartOne(&instance);
+    if (!started.ok()) {
+      Stop();
+      return started;
+    }
+  }
+  return absl::OkStatus();
+}
+
+absl::Status PluginSet::StartApis() {
+  KW_CHECK(services_.kernel.load() != nullptr);
+  for (Instance& instance : instances_) {
+    if (!IsApi(instance)) continue;
+    absl::Status started = StartOne(&instance);
+    if (!started.ok()) {
+      StopApis();
+      return started;
+    }
+  }
+  return absl::OkStatus();
+}
+
+void PluginSet::StopOne(Instance* instance) {
+  if (!instance->is_started) return;
+  if (instance->section->kind == "auth") services_.authenticator.store(nullptr);
+  if (instance->plugin == observer_.plugin) services_.observer.store(nullptr);
+  instance->plugin->stop(instance->plugin);
+  instance->is_started = false;
+}
+
+void PluginSet::StopApis() {
+  for (auto instance = instances_.rbegin(); instance != instances_.rend(); ++instance) {
+    if (IsApi(*instance)) StopOne(&*instance);
+  }
+}
+
+void PluginSet::Stop() {
+  for (auto instance = instances_.rbegin(); instance != instances_.rend(); ++instance) {
+    StopOne(&*instance);
+  }
+  DestroyAll();
+}
+
+void PluginSet::DestroyAll() {
+  for (auto instance = instances_.rbegin(); instance != instances_.rend(); ++instance) {
+    if (instance->plugin != nullptr) instance->plugin->destroy(instance->plugin);
+    instance->plugin = nullptr;
+  }
+  store_.plugin = log_.plugin = transport_.plugin = authenticator_.plugin = observer_.plugin = nullptr;
+}
+
+}  // namespace keyway
