@@ -29,7 +29,8 @@ struct Options {
   size_t recent_bytes = 16u << 20;  // Recent changes kept for watches beyond what is not stored yet.
 };
 
-// One changed key. `prev` is the record before it, if there was one and it was in memory.
+// One changed key. `prev` is the record that the key had before the whole revision, if there was one and
+// it was in memory; so two changes of a key in one txn have the same one, as etcd's events do.
 struct Change {
   Revision revision;
   uint32_t kind = KW_EVENT_PUT;
@@ -56,7 +57,8 @@ class Mvcc {
   void RestoreRecord(Revision revision, std::string_view record);
   // `revision`: the current one (>= the last record's, since the last change may be compacted away).
   // `compact_revision`: the last compaction scheduled; `compacted`: whether it had finished. A
-  // compaction that had not goes on with CompactStep().
+  // compaction that had not goes on with CompactStep(). Attaches each live key to its lease if that
+  // exists, so leases are restored before.
   void FinishRestore(int64_t revision, int64_t compact_revision, bool compacted);
   // Forgets everything (a snapshot is about to be installed).
   void Clear();
@@ -92,7 +94,7 @@ class Mvcc {
   size_t ApplyDelete(const std::vector<std::string_view>& keys, bool want_prev);
   // Schedules a compaction. Errors: COMPACTED, FUTURE_REVISION.
   Outcome ApplyCompact(int64_t revision);
-  // Visits up to `keys_max` keys; appends revisions whose records are to be deleted from the engine.
+  // Visits up to `keys_max` keys (and about 4 x as many versions); appends revisions whose records are to be deleted from the engine.
   // Keeps for each key the newest version <= compact_revision unless it is a tombstone older than
   // compact_revision (a tombstone at it stays, so that a watch from it sees the delete).
   void CompactStep(size_t keys_max, std::vector<Revision>* deleted);
@@ -106,7 +108,8 @@ class Mvcc {
   const std::deque<Change>& recent() const;
   // The first revision whose changes, and all after it, are in recent(); revision() + 1 if none.
   int64_t recent_from() const;
-  // The version of `key` just before `revision`: its revision, main 0 if none or compacted.
+  // The version of `key` before the main revision of `revision` (see Change.prev): its revision, main 0
+  // if none or compacted.
   Revision PreviousVersion(std::string_view key, Revision revision) const;
   // In memory, or no value.
   SharedBytes FindRecord(std::string_view key, Revision revision) const;
@@ -133,11 +136,17 @@ class RangeReader {
   const std::vector<Revision>& missing() const;
   // One record for each of missing(), in its order. An empty one: the engine has lost it (DATA_LOSS).
   void Resume(std::vector<SharedBytes> records);
-  Outcome outcome() const;
+  Outcome outcome() const { return outcome_; }
 
  private:
   class Impl;
-  std::unique_ptr<Impl> impl_;
+  bool ReadCachedKey();
+
+  Mvcc* const mvcc_;
+  const kw_range range_;
+  Reply* const reply_;
+  Outcome outcome_;
+  std::unique_ptr<Impl> impl_;  // None as long as one look at the cache is enough.
 };
 
 }  // namespace keyway::mvcc

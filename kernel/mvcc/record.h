@@ -30,6 +30,9 @@ struct RecordFields {
   int64_t create_revision = 0, mod_revision = 0, version = 0, lease = 0;
 };
 SharedBytes EncodeRecord(const RecordFields& fields);
+// The same into memory of the caller: WriteRecord() fills RecordSize() bytes and returns their end.
+size_t RecordSize(const RecordFields& fields);
+char* WriteRecord(const RecordFields& fields, char* out);
 // False on malformed bytes. Views point into `record`.
 bool DecodeRecord(std::string_view record, RecordFields* fields);
 // Fast paths for a record known to be well-formed.

@@ -1,0 +1,262 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "kernel/mvcc/key_index.h"
+
+#include <algorithm>
+#include <cstdlib>
+#include <new>
+
+#include "absl/hash/hash.h"
+#include "absl/strings/string_view.h"
+#include "kernel/base/check.h"
+
+namespace keyway::mvcc {
+
+// ---- History ----
+
+size_t History::CountUpTo(int64_t main) const {
+  auto begin = entries_.begin() + static_cast<ptrdiff_t>(begin_);
+  auto at = std::upper_bound(begin, entries_.end(), main,
+                             [](int64_t main, const Entry& entry) { return main < entry.main; });
+  return static_cast<size_t>(at - begin);
+}
+
+const History::Ended* History::FindEnded(Revision live) const {
+  auto at = std::upper_bound(ended_.begin(), ended_.end(), live,
+                             [](Revision r, const Ended& ended) { return r < ended.tombstone; });
+  return at == ended_.end() ? nullptr : &*at;
+}
+
+size_t History::IndexOf(Revision revision) const {
+  auto begin = entries_.begin() + static_cast<ptrdiff_t>(begin_);
+  auto at = std::lower_bound(begin, entries_.end(), revision,
+                             [](const Entry& entry, Revision r) { return entry.revision() < r; });
+  KW_CHECK(at != entries_.end() && at->revision() == revision);
+  return static_cast<size_t>(at - begin);
+}
+
+void History::PushTombstone(Revision revision, int64_t create_revision, int64_t version) {
+  entries_.push_back({revision.main, revision.sub, 1});
+  ended_.push_back({revision, create_revision, version});
+}
+
+void History::DropFirst(size_t count) {
+  KW_CHECK(count <= size());
+  begin_ += count;
+  if (empty()) {
+    entries_ = {};
+    ended_ = {};
+    begin_ = 0;
+    return;
+  }
+  Revision first = at(0).revision();
+  size_t gone = 0;
+  while (gone < ended_.size() && ended_[gone].tombstone < first) ++gone;
+  ended_.erase(ended_.begin(), ended_.begin() + static_cast<ptrdiff_t>(gone));
+  if (begin_ * 2 >= entries_.size()) {
+    entries_ = std::vector<Entry>(entries_.begin() + static_cast<ptrdiff_t>(begin_), entries_.end());
+    begin_ = 0;
+  }
+}
+
+size_t History::memory_bytes() const {
+  return sizeof(History) + entries_.capacity() * sizeof(Entry) + ended_.capacity() * sizeof(Ended);
+}
+
+// ---- Item ----
+
+constexpr size_t Item::kHeaderBytes = sizeof(Item) - sizeof(Item::key_begin_);
+
+bool Item::AtOlder(int64_t main, VersionInfo* info) const {
+  if (history_ == nullptr) return false;
+  size_t count = history_->CountUpTo(main);
+  if (count == 0) return false;
+  size_t index = count - 1;
+  const History::Entry& entry = history_->at(index);
+  if (entry.tombstone != 0) return false;
+
+  info->revision = entry.revision();
+  if (const History::Ended* ended = history_->FindEnded(entry.revision())) {
+    size_t newer = history_->IndexOf(ended->tombstone) - 1 - index;
+    info->create_revision = ended->create_revision;
+    info->version = ended->version - static_cast<int64_t>(newer);
+  } else {
+    // With a tombstone as the newest version the last entry is the live one that version_ describes.
+    size_t newer = history_->size() - index - (tombstone_ != 0 ? 1 : 0);
+    info->create_revision = create_revision_;
+    info->version = version_ - static_cast<int64_t>(newer);
+  }
+  return true;
+}
+
+// ---- KeyIndex ----
+
+size_t KeyIndex::Hash::operator()(std::string_view key) const {
+  return absl::Hash<absl::string_view>()(absl::string_view(key.data(), key.size()));
+}
+
+KeyIndex::KeyIndex() : shards_(new Shard[size_t{1} << kShardBits]) {}
+
+KeyIndex::~KeyIndex() {
+  for (Item* item : ordered_) Destroy(item);
+}
+
+Item* KeyIndex::Find(std::string_view key) const {
+  size_t hash = Hash()(key);
+  const Shard& shard = ShardOf(hash);
+  auto at = shard.find(key, hash);
+  return at == shard.end() ? nullptr : *at;
+}
+
+Item* KeyIndex::FindOrAdd(std::string_view key) {
+  size_t hash = Hash()(key);
+  Shard& shard = ShardOf(hash);
+  auto found = shard.find(key, hash);
+  if (found != shard.end()) return *found;
+
+  KW_CHECK(key.size() < (1u << 30));
+  size_t bytes = std::max(sizeof(Item), Item::kHeaderBytes + key.size());
+  void* memory = std::malloc(bytes);
+  KW_CHECK(memory != nullptr);
+  Item* item = new (memory) Item(key.size());
+  std::memcpy(static_cast<char*>(memory) + Item::kHeaderBytes, key.data(), key.size());
+  shard.insert(item);
+  ordered_.insert(item);
+  item_bytes_ += bytes;
+  return item;
+}
+
+KeyIndex::Span KeyIndex::SpanOf(std::string_view key, std::string_view end) const {
+  if (end.size() == 1 && end[0] == '\0') return {ordered_.lower_bound(key), ordered_.end()};
+  if (end <= key) return {ordered_.end(), ordered_.end()};
+  return {ordered_.lower_bound(key), ordered_.lower_bound(end)};
+}
+
+History* KeyIndex::HistoryOf(Item* item) {
+  if (item->history_ == nullptr) {
+    item->history_ = std::make_unique<History>();
+  } else {
+    history_bytes_ -= item->history_->memory_bytes();
+  }
+  return item->history_.get();
+}
+
+void KeyIndex::Put(Item* item, Revision revision, int64_t lease) {
+  KW_CHECK(item->revision() < revision);
+  if (item->main_ != 0 && !item->tombstone()) {
+    History* history = HistoryOf(item);
+    history->PushLive(item->revision());
+    history_bytes_ += history->memory_bytes();
+    ++item->version_;
+  } else {
+    if (item->main_ != 0) {
+      History* history = HistoryOf(item);
+      history->PushTombstone(item->revision(), item->create_revision_, item->version_);
+      history_bytes_ += history->memory_bytes();
+    }
+    item->create_revision_ = revision.main;
+    item->version_ = 1;
+    item->tombstone_ = 0;
+    ++live_count_;
+  }
+  item->main_ = revision.main;
+  item->sub_ = revision.sub;
+  item->lease_ = lease;
+}
+
+void KeyIndex::Delete(Item* item, Revision revision) {
+  KW_CHECK(item->main_ != 0 && !item->tombstone());
+  KW_CHECK(item->revision() < revision);
+  History* history = HistoryOf(item);
+  history->PushLive(item->revision());
+  history_bytes_ += history->memory_bytes();
+  item->main_ = revision.main;
+  item->sub_ = revision.sub;
+  item->tombstone_ = 1;
+  item->lease_ = 0;
+  --live_count_;
+}
+
+void KeyIndex::Restore(std::string_view record_key, Revision revision, const RecordFields& fields) {
+  Item* item = FindOrAdd(record_key);
+  if (fields.create_revision != 0) {
+    Put(item, revision, fields.lease);
+    item->create_revision_ = fields.create_revision;
+    item->version_ = fields.version;
+  } else if (item->main_ != 0 && !item->tombstone()) {
+    Delete(item, revision);
+  } else {
+    // The versions before it were compacted away: nothing is known but the delete.
+    KW_CHECK(item->revision() < revision);
+    if (item->main_ != 0) {
+      History* history = HistoryOf(item);
+      history->PushTombstone(item->revision(), item->create_revision_, item->version_);
+      history_bytes_ += history->memory_bytes();
+    }
+    item->main_ = revision.main;
+    item->sub_ = revision.sub;
+    item->create_revision_ = item->version_ = 0;
+    item->tombstone_ = 1;
+  }
+}
+
+KeyIndex::Compacted KeyIndex::Compact(Item* item, int64_t main, size_t max,
+                                      std::vector<Revision>* deleted) {
+  bool newest = item->main_ <= main;  // Then all older versions go.
+  bool gone = newest && item->tombstone() && item->main_ < main;
+  if (History* history = item->history_.get()) {
+    size_t drop = history->size();
+    if (!newest) {
+      drop = history->CountUpTo(main);
+      if (drop > 0) {
+        const History::Entry& kept = history->at(drop - 1);
+        if (kept.tombstone == 0 || kept.main == main) --drop;
+      }
+    }
+    bool more = drop > max;
+    if (more) drop = max;
+    if (drop > 0) {
+      for (size_t i = 0; i < drop; ++i) deleted->push_back(history->at(i).revision());
+      history_bytes_ -= history->memory_bytes();
+      history->DropFirst(drop);
+      if (history->empty()) {
+        item->history_.reset();
+      } else {
+        history_bytes_ += history->memory_bytes();
+      }
+    }
+    if (more) return Compacted::kMore;
+  }
+  if (!gone) return Compacted::kDone;
+  deleted->push_back(item->revision());
+  return Compacted::kGone;
+}
+
+void KeyIndex::Erase(Item* item) {
+  KW_CHECK(item->tombstone() && item->cache_slot_ == Item::kNotCached);
+  KW_CHECK(item->history_ == nullptr);
+  ShardOf(Hash()(item->key())).erase(item);
+  ordered_.erase(item);
+  item_bytes_ -= std::max(sizeof(Item), Item::kHeaderBytes + item->key_size_);
+  Destroy(item);
+}
+
+void KeyIndex::Clear() {
+  for (Item* item : ordered_) Destroy(item);
+  ordered_.clear();
+  shards_.reset(new Shard[size_t{1} << kShardBits]);
+  live_count_ = item_bytes_ = history_bytes_ = 0;
+}
+
+void KeyIndex::Destroy(Item* item) {
+  item->~Item();
+  std::free(item);
+}
+
+size_t KeyIndex::memory_bytes() const {
+  // Per item: what malloc adds, a slot of a tree node filled to 3/4, and a slot of the hash set.
+  constexpr size_t kPerItem = 12 + 11 + 14;
+  return item_bytes_ + history_bytes_ + ordered_.size() * kPerItem +
+         sizeof(Shard) * (size_t{1} << kShardBits);
+}
+
+}  // namespace keyway::mvcc
