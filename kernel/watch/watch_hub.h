@@ -18,15 +18,16 @@
 #include <optional>
 #include <vector>
 
+#include "kernel/base/outcome.h"
 #include "kernel/mvcc/mvcc.h"
 #include "kernel/watch/change_source.h"
+#include "kernel/watch/event_store.h"
 #include "keyway/kernel.h"
 
 namespace keyway::watch {
 
 inline constexpr size_t kHistoryReadBytes = 1u << 20;
 inline constexpr size_t kHistoryReadRevisions = 1000;
-inline constexpr uint64_t kEventOverheadBytes = 64;  // Of credit, beside record and previous record.
 
 // Read the records of the revisions [from, to), in order, tombstones included: whole revisions, at
 // least one if there is any, no more than needed to reach one of the bounds.
@@ -57,6 +58,8 @@ class WatchHub {
   void Open(uint64_t id, const kw_watch& watch);
   void Credit(uint64_t id, uint64_t bytes);
   void Close(uint64_t id);
+  // Ends every watch for this reason (the member stops, or left the cluster).
+  void CancelAll(Outcome outcome);
   // As kw_kernel.watch_progress; unknown ids are skipped.
   void Progress(const kw_watch_sink* sink, const uint64_t* ids, size_t count, void* ctx);
 
