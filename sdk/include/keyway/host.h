@@ -43,8 +43,8 @@ typedef struct kw_clock {
 enum { KW_METRIC_COUNTER = 0, KW_METRIC_GAUGE = 1 };
 typedef struct kw_metrics {
   uint32_t size, reserved;
-  /* [control] A 64-bit cell [inst], changed with relaxed atomics, no call. Prometheus naming. The same
-   * name and labels give the same cell. */
+  /* [any] A 64-bit cell [inst], changed with relaxed atomics, no call. Prometheus naming. The same
+   * name and labels give the same cell. May take a lock: ask once, not for each change. */
   uint64_t *(*cell)(const kw_host *host, uint32_t kind, const char *name, const char *help,
                     const kw_field *labels, size_t label_count);
   /* [control] A histogram: `bounds` ascending in seconds; returns bound_count + 1 bucket counters
