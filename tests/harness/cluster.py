@@ -1,10 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Starts, kills and restarts nodes: Keyway's, or etcd's where a test wants the expected answers.
 
-Every process dies with the test run (PR_SET_PDEATHSIG) and readiness is polled, never slept for.
+Every process dies with the test run and readiness is polled, never slept for.
 """
 
-import ctypes
 import os
 import random
 import shutil
@@ -16,13 +15,9 @@ import time
 from harness import paths, peers
 from harness.client import Client, grpc, rpc
 
-_PR_SET_PDEATHSIG = 1
-_libc = ctypes.CDLL(None)
+# Before every command: it dies with the test run. (A preexec_fn would fork, which gRPC cannot stand.)
+DIE_WITH_PARENT = ["setpriv", "--pdeathsig", "KILL"]
 _used_ports = set()
-
-
-def _die_with_parent():
-    _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def free_port():
@@ -103,12 +98,11 @@ class Node:
             log.write(f"--- {' '.join(map(str, command))}\n".encode())
             log.flush()
             self.process = subprocess.Popen(
-                command,
+                DIE_WITH_PARENT + command,
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 stdin=subprocess.DEVNULL,
                 cwd=self.directory,
-                preexec_fn=_die_with_parent,
             )
         return self
 

@@ -5,7 +5,7 @@ import json
 import subprocess
 
 from harness import paths
-from harness.cluster import _die_with_parent
+from harness.cluster import DIE_WITH_PARENT
 
 
 class Load:
@@ -17,11 +17,10 @@ class Load:
             command += ["--ack-log", str(ack_log)]
         self.ack_log = ack_log
         self.process = subprocess.Popen(
-            command,
+            DIE_WITH_PARENT + command,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
-            preexec_fn=_die_with_parent,
         )
 
     def wait(self, timeout=600):
