@@ -1,0 +1,297 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Frames to and from other members, and who may send them.
+//
+// Every frame names cluster, sender, receiver and the incarnation of the sender's data directory. A
+// voter whose data directory was emptied comes back with another incarnation: it may have voted and
+// acknowledged what it no longer knows, so it is refused under its old id (reliability R4).
+#include "kernel/base/limits.h"
+#include "kernel/core/core.h"
+#include "kernel/core/snapshot.h"
+#include "kernel/raft/wire.h"
+
+namespace keyway::core {
+namespace {
+
+std::string Joined(const std::vector<std::string>& parts) {
+  std::string out;
+  for (const std::string& part : parts) {
+    if (!out.empty()) out += ",";
+    out += part;
+  }
+  return out;
+}
+
+}  // namespace
+
+std::string Core::Frame(FrameKind kind, uint64_t to, size_t reserve) const {
+  std::string head;
+  head.reserve(kPeerHeaderBytes + 96 + reserve);
+  EncodeFrameHeader({.kind = kind,
+                     .cluster_id = identity_.cluster_id,
+                     .from = identity_.member_id,
+                     .to = to,
+                     .incarnation = identity_.incarnation},
+                    &head);
+  return head;
+}
+
+void Core::SendFrame(uint64_t to, uint32_t lane, std::string_view head, std::string_view body) {
+  kw_frame frame{};
+  frame.peer = to;
+  frame.lane = lane;
+  frame.head = ToSlice(head);
+  frame.body = ToSlice(body);
+  deps_.transport->send(deps_.transport_plugin, &frame, 1);  // Lossy: Raft sends again.
+}
+
+void Core::SendRaft(const raft::Message& message) {
+  std::string frame = Frame(FrameKind::kRaft, message.to);
+  raft::EncodeMessage(message, &frame);
+  const bool bulk = message.kind == raft::MessageKind::kAppend && !message.entries.empty();
+  SendFrame(message.to, bulk ? KW_LANE_BULK : KW_LANE_CONTROL, frame);
+}
+
+// ---- who the peers are ------------------------------------------------------------------------------
+
+// Tells the transport whom to connect to: the members as we know them, and those that a peer named and
+// we have not applied yet.
+void Core::UpdatePeers() {
+  std::map<uint64_t, std::vector<std::string>> peers;
+  for (const auto& [id, member] : hello_members_) {
+    if (!membership_.IsRemoved(id)) peers[id] = member.peer_urls;
+  }
+  for (const auto& [id, member] : membership_.members()) peers[id] = member.peer_urls;
+  for (const auto& [id, farewell] : farewells_) peers[id] = farewell.member.peer_urls;
+  peers.erase(identity_.member_id);
+  std::vector<std::vector<const char*>> urls;
+  std::vector<kw_peer> list;
+  urls.reserve(peers.size());
+  for (const auto& [id, peer_urls] : peers) {
+    urls.emplace_back();
+    for (const std::string& url : peer_urls) urls.back().push_back(url.c_str());
+    list.push_back({id, urls.back().data(), urls.back().size()});
+  }
+  kw_error error{};
+  error.size = sizeof error;
+  if (deps_.transport->set_peers(deps_.transport_plugin, identity_.member_id, list.data(), list.size(),
+                                 &error) != KW_OK) {
+    Log(deps_.logger, KW_LOG_ERROR, "set_peers_failed", {{"reason", error.text}});
+  }
+}
+
+void Core::OnPeerState(uint64_t peer, bool up) {
+  if (failed_ || raft_ == nullptr) return;
+  Log(deps_.logger, up ? KW_LOG_INFO : KW_LOG_WARN, up ? "peer_connected" : "peer_lost",
+      {{"peer", HexId(peer)}});
+  if (up) return SendHello(peer);
+  raft_->OnPeerDown(peer);
+}
+
+void Core::SendHello(uint64_t peer) {
+  const Member* member = membership_.Find(peer);
+  std::string frame = Frame(FrameKind::kHello, peer);
+  PutFixed64(&frame, member == nullptr ? 0 : member->incarnation);
+  PutFixed32(&frame, static_cast<uint32_t>(membership_.members().size()));
+  for (const auto& [id, known] : membership_.members()) PutBytes(&frame, EncodeMember(known));
+  SendFrame(peer, KW_LANE_CONTROL, frame);
+}
+
+void Core::Refuse(uint64_t peer, std::string_view reason) {
+  uint64_t& told_ms = refused_ms_[peer];
+  if (told_ms != 0 && now_ms() < told_ms + 1000) return;
+  told_ms = now_ms();
+  Log(deps_.logger, KW_LOG_WARN, "peer_refused", {{"peer", HexId(peer)}, {"reason", reason}});
+  std::string frame = Frame(FrameKind::kRefused, peer);
+  PutBytes(&frame, reason);
+  SendFrame(peer, KW_LANE_CONTROL, frame);
+}
+
+bool Core::CheckSender(const FrameHeader& header) {
+  if (membership_.IsRemoved(header.from)) {
+    Refuse(header.from, "member " + HexId(header.from) +
+                            " was removed from the cluster; to take part again, add it as a new member "
+                            "and start it with an empty data directory and [cluster] state = \"existing\"");
+    return false;
+  }
+  const Member* member = membership_.Find(header.from);
+  uint64_t known = member == nullptr ? 0 : member->incarnation;
+  if (known == 0) {
+    uint64_t& seen = incarnations_seen_[header.from];
+    if (seen == 0) seen = header.incarnation;
+    known = seen;
+  }
+  if (known == header.incarnation) return true;
+  Refuse(header.from,
+         "member " + HexId(header.from) +
+             " comes with another data directory than before: the old one was emptied or replaced. It may "
+             "have voted and acknowledged writes that it no longer knows, so it cannot take part under "
+             "this id. Replace it: `keywayctl member remove " +
+             HexId(header.from) +
+             "`, `keywayctl member add`, then start it with an empty data directory and [cluster] state = "
+             "\"existing\"");
+  return false;
+}
+
+void Core::OnFrame(uint64_t peer, std::string_view bytes) {
+  if (failed_ || bytes.size() > kFrameBytesMax) return;
+  Reader reader(bytes);
+  FrameHeader header;
+  if (!DecodeFrameHeader(&reader, &header) || header.from != peer || header.from == 0) return;
+  if (raft_ == nullptr) {  // Joining: the one thing to wait for is who we are.
+    if (joining_ && header.kind == FrameKind::kHello) OnHello(header, &reader);
+    if (joining_ && header.kind == FrameKind::kRefused) {
+      Fatal("the cluster refused this node: " + std::string(reader.Bytes()));
+    }
+    return;
+  }
+  if (header.cluster_id != identity_.cluster_id) {
+    uint64_t& told_ms = refused_ms_[peer];
+    if (told_ms == 0 || now_ms() >= told_ms + 10000) {
+      told_ms = now_ms();
+      Log(deps_.logger, KW_LOG_WARN, "peer_of_another_cluster",
+          {{"peer", HexId(peer)},
+           {"cluster", HexId(header.cluster_id)},
+           {"ours", HexId(identity_.cluster_id)}});
+    }
+    return;
+  }
+  if (header.to != identity_.member_id) return;  // For who was at this address before.
+  if (header.kind == FrameKind::kRefused) {
+    const std::string reason(reader.Bytes());
+    return Fatal("refused by member " + HexId(header.from) + ": " + reason);
+  }
+  if (!CheckSender(header)) return;
+  switch (header.kind) {
+    case FrameKind::kHello:
+      return OnHello(header, &reader);
+    case FrameKind::kRaft: {
+      std::optional<raft::Message> message = raft::DecodeMessage(reader.Raw(reader.remaining()));
+      if (!message.has_value() || message->from != header.from || message->to != header.to) return;
+      return raft_->Step(std::move(*message));
+    }
+    case FrameKind::kPropose:
+      return OnPropose(header, &reader);
+    case FrameKind::kProposeResult:
+      return OnProposeResult(&reader);
+    case FrameKind::kLeaseQuery:
+      return OnLeaseQuery(header, &reader);
+    case FrameKind::kLeaseAnswer:
+      return OnLeaseAnswer(&reader);
+    case FrameKind::kSnapshotChunk:
+      return OnSnapshotChunk(header, &reader);
+    case FrameKind::kSnapshotAck:
+      return OnSnapshotAck(header, &reader);
+    case FrameKind::kRefused:
+      return;
+  }
+}
+
+// ---- hello and joining ------------------------------------------------------------------------------
+
+void Core::OnHello(const FrameHeader& header, Reader* reader) {
+  const uint64_t our_incarnation = reader->Fixed64();
+  const uint32_t count = reader->Fixed32();
+  std::vector<Member> members;
+  for (uint32_t i = 0; i < count && reader->ok(); ++i) {
+    Member member;
+    if (!DecodeMember(reader->Bytes(), &member)) return;
+    members.push_back(std::move(member));
+  }
+  if (!reader->ok()) return;
+  if (raft_ == nullptr) {
+    if (our_incarnation != 0) {
+      return Fatal("member " + HexId(header.to) + " at " + Joined(self_peer_urls_) +
+                   " has started before, with another data directory. Replace it: `keywayctl member "
+                   "remove " + HexId(header.to) +
+                   "`, `keywayctl member add`, then start it with an empty data directory");
+    }
+    return Adopt(header, members);
+  }
+  bool changed = false;
+  for (Member& member : members) {
+    if (membership_.Find(member.id) != nullptr || membership_.IsRemoved(member.id)) continue;
+    changed = hello_members_.insert_or_assign(member.id, member).second || changed;
+  }
+  if (changed) UpdatePeers();
+}
+
+// Joining: takes the id that the running cluster has for our peer URLs.
+void Core::Adopt(const FrameHeader& header, const std::vector<Member>& members) {
+  for (const Member& member : members) {
+    if (member.id != header.to || member.peer_urls != self_peer_urls_) continue;
+    if (adopting_) return;
+    adopting_ = true;
+    identity_.cluster_id = header.cluster_id;
+    identity_.member_id = header.to;
+    for (const Member& other : members) hello_members_[other.id] = other;
+    auto batch = std::make_shared<StoreBatch>();
+    batch->Put(kTableMeta, kMetaIdentity, SharedBytes::Copy(EncodeIdentity(identity_)));
+    auto error = std::make_shared<std::string>();
+    deps_.executor->Submit(
+        Lane::kStore, std::make_unique<FunctionJob>(
+                          [this, batch, error] {
+                            if (batch->WriteTo(deps_.store_plugin, deps_.store, error.get()) != KW_OK &&
+                                error->empty()) {
+                              *error = "no reason given";
+                            }
+                          },
+                          [this, error] {
+                            if (!error->empty()) {
+                              return Fatal("the store cannot be written: " + *error);
+                            }
+                            joining_ = false;
+                            Log(deps_.logger, KW_LOG_INFO, "joined_cluster",
+                                {{"cluster", HexId(identity_.cluster_id)},
+                                 {"member", HexId(identity_.member_id)}});
+                            StartRaft({});
+                            UpdatePeers();
+                          }));
+    return;
+  }
+  Log(deps_.logger, KW_LOG_WARN, "hello_for_somebody_else",
+      {{"from", HexId(header.from)}, {"our_peer_urls", Joined(self_peer_urls_)}});
+}
+
+// ---- proposals of other members --------------------------------------------------------------------
+
+void Core::OnPropose(const FrameHeader& header, Reader* reader) {
+  const uint64_t term = reader->Fixed64();
+  const bool configuration = reader->Byte() != 0;
+  const std::string_view proposals = reader->Raw(reader->remaining());
+  // Only in the term in which it was sent: the origin relies on it (see core_requests.cc).
+  if (!reader->ok() || raft_->role() != raft::Role::kLeader || raft_->term() != term) return;
+  Arena arena;
+  Proposal proposal;
+  ProposalReader check(proposals);
+  size_t count = 0;
+  while (check.Next(&arena, &proposal)) {
+    if (proposal.origin != header.from) return;
+    ++count;
+  }
+  if (!check.ok() || count == 0 || proposals.size() > kEntryBytesMax) return;
+  if (configuration) {
+    if (count == 1) ProposeMemberChange(proposal.id, proposals, header.from);
+    return;
+  }
+  raft_->Propose(SharedBytes::Copy(proposals));
+}
+
+void Core::OnProposeResult(Reader* reader) {
+  const uint64_t id = reader->Fixed64();
+  Outcome outcome;
+  outcome.code = static_cast<int32_t>(reader->Fixed32());
+  outcome.detail = reader->Fixed32();
+  auto at = pending_.find(id);
+  if (!reader->ok() || at == pending_.end() || outcome.ok()) return;
+  if (outcome.detail == KW_DETAIL_LEADER_CHANGED) {  // Not now.
+    at->second.term = 0;
+    unsent_.push_back(id);
+    return;
+  }
+  kw_request* request = at->second.request;
+  pending_.erase(at);
+  Fail(request, outcome);
+}
+
+}  // namespace keyway::core

@@ -1,0 +1,103 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "kernel/core/threads.h"
+
+#include <pthread.h>
+
+namespace keyway::core {
+namespace {
+
+void NameThread(const char* name) { pthread_setname_np(pthread_self(), name); }
+
+}  // namespace
+
+Threads::Threads(Inbox* inbox, LogWriter* log_writer, int reader_count)
+    : inbox_(inbox), log_writer_(log_writer) {
+  threads_.emplace_back([this] { RunLog(); });
+  threads_.emplace_back([this] { RunStore(); });
+  for (int i = 0; i < reader_count; ++i) threads_.emplace_back([this] { RunReader(); });
+}
+
+Threads::~Threads() {
+  log_jobs_.Push(&log_stop_);
+  store_jobs_.Push(&store_stop_);
+  {
+    absl::MutexLock lock(&mutex_);
+    stopping_ = true;
+  }
+  for (std::thread& thread : threads_) thread.join();
+}
+
+void Threads::Submit(Lane lane, std::unique_ptr<Job> job) {
+  switch (lane) {
+    case Lane::kLog:
+      log_jobs_.Push(job.release());
+      return;
+    case Lane::kStore:
+      store_jobs_.Push(job.release());
+      return;
+    case Lane::kRead: {
+      absl::MutexLock lock(&mutex_);
+      read_jobs_.push_back(std::move(job));
+      return;
+    }
+  }
+  KW_UNREACHABLE();
+}
+
+void Threads::RunLog() {
+  NameThread("kw-log");
+  std::vector<LogJob*> jobs;
+  while (true) {
+    log_jobs_.Wait();
+    jobs.clear();
+    bool stop = false;
+    for (InboxNode* node = log_jobs_.Take(); node != nullptr; node = node->next) {
+      if (node->kind == 0) {
+        stop = true;
+      } else {
+        jobs.push_back(static_cast<LogJob*>(static_cast<Job*>(node)));
+      }
+    }
+    log_writer_->Run(jobs);
+    for (LogJob* job : jobs) inbox_->Push(job);
+    if (stop) return;
+  }
+}
+
+void Threads::RunStore() {
+  NameThread("kw-store");
+  while (true) {
+    store_jobs_.Wait();
+    InboxNode* node = store_jobs_.Take();
+    while (node != nullptr) {
+      InboxNode* next = node->next;
+      if (node->kind == 0) return;  // The last one ever pushed.
+      Job* job = static_cast<Job*>(node);
+      job->Execute();
+      inbox_->Push(job);
+      node = next;
+    }
+  }
+}
+
+void Threads::RunReader() {
+  NameThread("kw-read");
+  while (true) {
+    std::unique_ptr<Job> job;
+    {
+      absl::MutexLock lock(&mutex_);
+      mutex_.Await(absl::Condition(
+          +[](Threads* self) ABSL_EXCLUSIVE_LOCKS_REQUIRED(self->mutex_) {
+            return self->stopping_ || !self->read_jobs_.empty();
+          },
+          this));
+      if (read_jobs_.empty()) return;
+      job = std::move(read_jobs_.front());
+      read_jobs_.pop_front();
+    }
+    job->Execute();
+    inbox_->Push(job.release());
+  }
+}
+
+}  // namespace keyway::core

@@ -1,0 +1,43 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Threads: the executor of the daemon. One log thread, one store thread, a few readers; each executes
+// its jobs and puts them into the core's inbox.
+#pragma once
+
+#include <deque>
+#include <memory>
+#include <thread>
+#include <vector>
+
+#include "absl/base/thread_annotations.h"
+#include "absl/synchronization/mutex.h"
+#include "kernel/core/executor.h"
+#include "kernel/core/log_writer.h"
+
+namespace keyway::core {
+
+class Threads : public Executor {
+ public:
+  // `inbox` and `log_writer` outlive this.
+  Threads(Inbox* inbox, LogWriter* log_writer, int reader_count);
+  // Executes what was submitted, then ends the threads. Completions are left in the inbox.
+  ~Threads() override;
+
+  void Submit(Lane lane, std::unique_ptr<Job> job) override;
+
+ private:
+  void RunLog();
+  void RunStore();
+  void RunReader();
+
+  Inbox* const inbox_;
+  LogWriter* const log_writer_;
+  Inbox log_jobs_, store_jobs_;
+  InboxNode log_stop_, store_stop_;  // kind 0: the last node.
+  absl::Mutex mutex_;
+  std::deque<std::unique_ptr<Job>> read_jobs_ ABSL_GUARDED_BY(mutex_);
+  bool stopping_ ABSL_GUARDED_BY(mutex_) = false;
+  std::vector<std::thread> threads_;
+};
+
+}  // namespace keyway::core
