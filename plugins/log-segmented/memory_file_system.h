@@ -170,10 +170,10 @@ class MemoryFileSystem final : public FileSystem {
   class MemoryFile final : public File {
    public:
     MemoryFile(MemoryFileSystem& owner, InodeRef inode, std::string path)
-        : owner_(owner), inode_(std::move(inode)), path_(std::move(path)) {}
+        : owner_(owner), inode_(std::move(inode)), opened_as_(std::move(path)) {}
     Status Write(uint64_t offset, std::span<const uint8_t> bytes) override {
       std::lock_guard lock(owner_.mutex_);
-      if (Status status = owner_.Begin("write", path_); !status.ok()) return status;
+      if (Status status = owner_.Begin("write", Path()); !status.ok()) return status;
       const size_t done = owner_.dead_ ? owner_.random_() % (bytes.size() + 1) : bytes.size();
       if (done == 0) return owner_.End();
       if (inode_->cached.size() < offset + done) inode_->cached.resize(offset + done);
@@ -192,7 +192,7 @@ class MemoryFileSystem final : public FileSystem {
     }
     Status Sync() override {
       std::lock_guard lock(owner_.mutex_);
-      if (Status status = owner_.Begin("sync", path_); !status.ok()) return status;
+      if (Status status = owner_.Begin("sync", Path()); !status.ok()) return status;
       if (Status status = owner_.End(); !status.ok()) return status;  // AfterPowerLoss picks.
       inode_->durable.resize(inode_->cached.size());
       for (const size_t sector : inode_->dirty) CopySector(inode_->cached, sector, &inode_->durable);
@@ -206,9 +206,17 @@ class MemoryFileSystem final : public FileSystem {
     }
 
    private:
+    // The name that it has now.
+    std::string Path() const {
+      for (const auto& [name, inode] : owner_.names_) {
+        if (inode == inode_) return name;
+      }
+      return opened_as_;
+    }
+
     MemoryFileSystem& owner_;
     const InodeRef inode_;
-    const std::string path_;
+    const std::string opened_as_;
   };
 
   static void CopySector(const std::vector<uint8_t>& from, size_t sector, std::vector<uint8_t>* to) {

@@ -141,7 +141,6 @@ class Recovery {
       };
       ScanResult result;
       if (Status scanned = Scan(*segment, visitor, &result); !scanned.ok()) return scanned;
-      if (!status.ok()) return status;
       if (i > begin_) {
         const bool continues = result.first_sequence == out_.chain.sequence + 1 &&
                                result.first_prev_crc == out_.chain.crc;
@@ -151,6 +150,7 @@ class Recovery {
                             " continues from a later one");
         }
       }
+      if (!status.ok()) return status;
       if (result.flush_count > 0) out_.chain = result.chain;
       out_.write_offset = result.end_offset;
       out_.segments.push_back(segment);

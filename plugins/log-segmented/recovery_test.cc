@@ -113,7 +113,9 @@ TEST(Recovery, BootsFromATailTornAtAnyByte) {
       const Status status = RecoverBytes(image.path(), bytes, &log);
 
       ASSERT_TRUE(status.ok()) << "at " << at << " variant " << variant << ": " << status.text;
-      const bool whole = variant == 3 ? at == torn_from : at == image.end();
+      bytes.resize(kFileBytes);  // What is cut off counts as zeros, and the last bytes may be zeros.
+      const bool whole = std::equal(bytes.begin(), bytes.begin() + static_cast<ptrdiff_t>(image.end()),
+                                    image.bytes().begin());
       ASSERT_EQ(log.bounds.last, whole ? 6u : 3u) << "at " << at << " variant " << variant;
       ASSERT_EQ(log.bounds.first, 1u);
       ASSERT_EQ(log.hard_state.term, 3u);
