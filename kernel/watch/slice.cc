@@ -22,6 +22,12 @@ uint64_t EventCost(const kw_event& event) {
   return event.record.len + event.prev.len + kEventOverheadBytes;
 }
 
+void SliceItem::SetPrev(SharedBytes record) {
+  bool is_present = record.has_value() && !IsTombstone(record.view());
+  prev_state = is_present ? Prev::kPresent : Prev::kAbsent;
+  prev = is_present ? std::move(record) : SharedBytes();
+}
+
 void Slice::SetItems(const std::vector<mvcc::Change>& changes) {
   items.clear();
   items.resize(changes.size());
@@ -79,8 +85,7 @@ void SliceMatcher::ResolvePrev(SliceItem* item) {
       return;
     }
   }
-  item->prev_state = IsTombstone(prev.view()) ? Prev::kAbsent : Prev::kPresent;
-  if (item->prev_state == Prev::kPresent) item->prev = std::move(prev);
+  item->SetPrev(std::move(prev));
 }
 
 const kw_event* SliceMatcher::EventOf(SliceItem* item, bool with_prev) {

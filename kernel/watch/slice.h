@@ -30,6 +30,8 @@ struct SliceItem {
   const kw_event* maybe_with_prev = nullptr;
 
   int64_t main() const { return change->revision.main; }
+  // Absent if there is no record (compacted), or a tombstone.
+  void SetPrev(SharedBytes record);
 };
 
 struct Slice {

@@ -416,9 +416,7 @@ void WatchHub::Impl::OnPrevRecords(std::vector<SharedBytes> records) {
   KW_CHECK(!records.empty() && records.size() <= asked_.size() - asked_done_);
   for (SharedBytes& record : records) {
     SliceItem& item = slice_.items[asked_[asked_done_++]];
-    item.prev_state =
-        record.has_value() ? SliceItem::Prev::kPresent : SliceItem::Prev::kAbsent;
-    item.prev = std::move(record);
+    item.SetPrev(std::move(record));
   }
   bool is_done = asked_done_ == asked_.size();
   // Some revision must be complete, or else nobody would get further.

@@ -132,7 +132,7 @@ class Model {
       default:
         watch.spec.end = std::string(1, static_cast<char>(watch.spec.key[0] + 1 + Random(3)));
     }
-    watch.spec.flags = Random(3) == 0 ? Random(8) : KW_WATCH_PREV_KV;
+    watch.spec.flags = Chance(3) ? Random(8) : uint32_t{KW_WATCH_PREV_KV};
     if (Chance(3)) watch.spec.flags = 0;
     watch.spec.credit = Chance(3) ? 1 << 20 : Random(400);
     watch.credit = static_cast<int64_t>(watch.spec.credit);
