@@ -6,6 +6,7 @@ Every process dies with the test run and readiness is polled, never slept for.
 
 import os
 import random
+import re
 import shutil
 import signal
 import socket
@@ -17,6 +18,9 @@ from harness.client import Client, grpc, rpc
 
 # Before every command: it dies with the test run. (A preexec_fn would fork, which gRPC cannot stand.)
 DIE_WITH_PARENT = ["setpriv", "--pdeathsig", "KILL"]
+BAD_LOG = re.compile(
+    r"(Address|Thread|Leak|UndefinedBehavior)Sanitizer|runtime error:|CHECK failed|DCHECK failed"
+)
 _used_ports = set()
 
 
@@ -282,8 +286,15 @@ class Cluster:
     def close(self):
         for node in self.nodes.values():
             node.close()
+        self.check_logs()
         if not os.environ.get("KEYWAY_KEEP_DATA"):
             shutil.rmtree(self.directory, ignore_errors=True)
+
+    def check_logs(self):
+        """A report of a sanitizer, or a crash, fails the test even if no client noticed."""
+        for log in self.log_directory.glob("*.log"):
+            found = BAD_LOG.search(log.read_text(errors="replace"))
+            assert found is None, f"{log} holds '{found[0]}'"
 
     def __iter__(self):
         return iter(self.nodes.values())

@@ -10,50 +10,10 @@ import pytest
 from harness import paths
 from harness.client import grpc
 from harness.cluster import wait_until
-from harness.loadgen import Load
+from harness.loadgen import Load, Writers, verify
 
 ROUNDS = int(os.environ.get("KEYWAY_KILL_ROUNDS", "50"))
-WRITES_PER_SECOND = 400  # For each of the three writers.
 WRITES_BEFORE_KILL = 60
-
-
-class Writers:
-    """One open-loop writer for each member, each with keys of its own that are written once."""
-
-    def __init__(self, cluster, round_number):
-        self.loads = {}
-        for node in cluster:
-            prefix = f"kill/{round_number:03}/{node.name}/"
-            self.loads[prefix] = Load(
-                node.endpoint,
-                *["--mode", "put", "--order", "sequential", "--prefix", prefix, "-c", "3"],
-                *["--rate", WRITES_PER_SECOND, "--value-size", "64", "--timeout-ms", "1500"],
-                *["--tolerate-errors", "--duration", "60", "--gap-ms", "100"],
-                ack_log=paths.WORK / f"acks-{node.name}.log",
-            )
-
-    def stop(self):
-        """Returns {key: revision} of all that was acknowledged."""
-        acknowledged = {}
-        for prefix, load in self.loads.items():
-            report = load.stop()
-            assert report["revision_regressions"] == 0, f"revisions went back: {report}"
-            for number, revision in load.acknowledged().items():
-                acknowledged[f"{prefix}{number:010}".encode()] = revision
-        return acknowledged
-
-
-def verify(pairs, acknowledged):
-    """Every acknowledged write is there, once, at the revision that its writer was told."""
-    stored = {pair.key: pair for pair in pairs}
-    missing = [key for key in acknowledged if key not in stored]
-    assert not missing, f"{len(missing)} acknowledged writes are gone, the first: {missing[:5]}"
-    for key, revision in acknowledged.items():
-        pair = stored[key]
-        assert pair.mod_revision == revision, f"{key}: told {revision}, stored {pair.mod_revision}"
-        assert pair.version == 1 and pair.create_revision == revision, f"{key} was written twice"
-        number = str(int(key[-10:])).encode()
-        assert pair.value.startswith(number), f"{key} holds the value of another key"
 
 
 def choose_victims(cluster, round_number, dice):
@@ -95,7 +55,7 @@ def test_acknowledged_writes_survive_kill_under_load(make_cluster, seed):
 
     for round_number in range(ROUNDS):
         before = cluster.one.client.revision()
-        writers = Writers(cluster, round_number)
+        writers = Writers(cluster, f"kill/{round_number:03}")
         wait_until(
             "the load is under way",
             lambda: cluster.one.client.revision() > before + WRITES_BEFORE_KILL,

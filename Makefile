@@ -1,0 +1,103 @@
+# SPDX-License-Identifier: Apache-2.0
+# A thin front door: every target does all of its own set-up. `make help` lists the targets.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+.PHONY: help packages build run cluster test test-unit test-integration test-compat bench lint format \
+	asan tsan clean
+
+JOBS ?= $(shell nproc)
+ARGS ?=
+VENV := build/venv
+PYTEST := cd tests && ../$(VENV)/bin/pytest
+
+# Debian 12 packages: what the build links, and what the tests run.
+PACKAGES_BUILD := cmake ninja-build g++ pkg-config ccache git \
+	libabsl-dev libtomlplusplus-dev libcli11-dev libgtest-dev libgmock-dev \
+	liblmdb-dev libnghttp2-dev libssl-dev zlib1g-dev \
+	libgrpc++-dev libprotobuf-dev protobuf-compiler protobuf-compiler-grpc libc-ares-dev
+PACKAGES_TEST := python3 python3-venv etcd-client nodejs npm strace util-linux binutils ca-certificates
+PACKAGES_LINT := clang-format-14
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+# $(call install,packages): asks once for what is missing; says what to type when not root.
+define install
+	@missing=""; for package in $(1); do \
+	  dpkg-query -W -f='$${db:Status-Status}\n' $$package 2>/dev/null | grep -q '^installed$$' || missing="$$missing $$package"; \
+	done; \
+	if [ -n "$$missing" ]; then \
+	  if [ "$$(id -u)" != 0 ]; then \
+	    echo "Packages are missing. Install them once, then run make again:"; \
+	    echo "  sudo apt-get install --yes --no-install-recommends$$missing"; exit 1; \
+	  fi; \
+	  echo "installing:$$missing"; \
+	  apt-get update -qq; \
+	  DEBIAN_FRONTEND=noninteractive apt-get install -qq --yes --no-install-recommends $$missing >/dev/null; \
+	fi
+endef
+
+packages: ## install the Debian packages that the build and the tests need
+	$(call install,$(PACKAGES_BUILD) $(PACKAGES_TEST))
+
+build: ## release build: build/bin/keywayd, build/bin/keywayctl, build/lib/keyway/plugins/
+	$(call install,$(PACKAGES_BUILD))
+	@cmake --preset release >/dev/null
+	@cmake --build --preset release --parallel $(JOBS)
+
+run: build ## one node on 127.0.0.1:2379, its data in ./keyway-data
+	@packaging/run-examples.sh single-node
+
+cluster: build ## three nodes on 127.0.0.1:2379, 22379 and 32379; Ctrl-C ends all
+	@packaging/run-examples.sh three-nodes
+
+$(VENV)/.ready: tests/requirements.txt
+	@python3 -m venv $(VENV)
+	@$(VENV)/bin/pip install --quiet --requirement tests/requirements.txt
+	@touch $@
+
+test: build ## unit tests, then the integration and compatibility suites
+	$(call install,$(PACKAGES_TEST))
+	@$(MAKE) --no-print-directory $(VENV)/.ready
+	@$(VENV)/bin/python tests/run.py $(ARGS)
+
+test-unit: build ## unit tests only
+	@ctest --test-dir build --output-on-failure --parallel $(JOBS) $(ARGS)
+
+test-integration: build ## one suite: make test-integration ARGS='integration/test_kill.py -x'
+	$(call install,$(PACKAGES_TEST))
+	@$(MAKE) --no-print-directory $(VENV)/.ready
+	@$(PYTEST) $(if $(ARGS),$(ARGS),integration)
+
+test-compat: build ## the tours of etcd's clients only
+	$(call install,$(PACKAGES_TEST))
+	@$(MAKE) --no-print-directory $(VENV)/.ready
+	@$(PYTEST) $(if $(ARGS),$(ARGS),compat)
+
+bench: build ## Keyway and etcd in turn under the same load; ARGS='--quick' or ARGS='--only put'
+	$(call install,$(PACKAGES_TEST))
+	@$(MAKE) --no-print-directory $(VENV)/.ready
+	@$(VENV)/bin/python tests/bench/bench.py $(ARGS)
+
+SOURCES = $(shell git ls-files '*.c' '*.cc' '*.h')
+
+lint: ## layout of the sources (clang-format) and the include arrows
+	$(call install,$(PACKAGES_BUILD) $(PACKAGES_LINT))
+	@clang-format-14 --dry-run --Werror $(SOURCES)
+	@cmake --preset release >/dev/null
+	@ctest --test-dir build --output-on-failure -L lint $(ARGS)
+
+format: ## let clang-format lay out the sources
+	$(call install,$(PACKAGES_LINT))
+	@clang-format-14 -i $(SOURCES)
+
+asan tsan: ## unit tests under AddressSanitizer and UBSan, or under ThreadSanitizer
+	$(call install,$(PACKAGES_BUILD))
+	@cmake --preset $@ >/dev/null
+	@cmake --build --preset $@ --parallel $(JOBS)
+	@ctest --test-dir build/$@ --output-on-failure --parallel $(JOBS) $(ARGS)
+
+clean: ## remove build/ (not ./keyway-data)
+	@rm -rf build
