@@ -122,9 +122,14 @@ int Run(const char* directory, size_t bytes, double seconds) {
   BareFlush(directory, bytes, seconds);
   for (const size_t depth : {1, 8, 64, 1024}) {
     Appends(store, &next_index, bytes, depth, seconds);
+    std::atomic<bool> truncated = false;
     kw_completion completion = {};
-    completion.done = [](kw_completion*, int32_t, const kw_error*) {};
-    (void)store.TruncatePrefix(next_index, &completion);
+    completion.ctx = &truncated;
+    completion.done = [](kw_completion* self, int32_t, const kw_error*) {
+      static_cast<std::atomic<bool>*>(self->ctx)->store(true);
+    };
+    if (store.TruncatePrefix(next_index, &completion) != KW_PENDING) return 1;
+    while (!truncated) std::this_thread::yield();
   }
   store.Stop();
   return 0;

@@ -217,7 +217,7 @@ TEST(LogStore, DropsAndRecyclesSegmentsBelowThePrefix) {
   ASSERT_TRUE(store.store().WaitPoolIdle().ok());
 
   EXPECT_LT(disk.Paths().size(), before);
-  EXPECT_LE(disk.Paths().size(), 4u);  // The current one, the one before, a spare and a reserve.
+  EXPECT_LE(disk.Paths().size(), 5u);  // The current one, the one before, a spare, two in reserve.
   uint64_t creates = 0;
   disk.SetFault([&](const std::string& call, const std::string&) -> Status {
     creates += call == "create";
@@ -228,7 +228,7 @@ TEST(LogStore, DropsAndRecyclesSegmentsBelowThePrefix) {
     ASSERT_EQ(store.Truncate(index), KW_OK);
     ASSERT_TRUE(store.store().WaitPoolIdle().ok());
   }
-  EXPECT_EQ(creates, 0u);  // All recycled.
+  EXPECT_LE(creates, 2u);  // Of more than 10 switches: the rest is recycled.
   store.Stop();
   Store again(disk);
   EXPECT_EQ(again.bounds.first, 60u);

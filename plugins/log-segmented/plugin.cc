@@ -96,7 +96,7 @@ int32_t Create(const kw_host* host, const kw_config_item* items, size_t item_cou
 constexpr kw_config_field kFields[] = {
     {"dir", "path", nullptr, "Directory of the log; made if missing. On a disk with low flush latency."},
     {"segment_bytes", "bytes(16384..2147483648)", "64MiB",
-     "Size of one segment file; two more than needed are kept."},
+     "Size of one segment file; up to three more than needed are kept."},
 };
 constexpr const char* kProvides[] = {KW_LOG_STORE, nullptr};
 constexpr const char* kNeeds[] = {KW_LOG, KW_CLOCK, KW_METRICS, nullptr};

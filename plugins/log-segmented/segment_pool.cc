@@ -9,6 +9,7 @@ namespace keyway::log_segmented {
 namespace {
 
 constexpr uint64_t kFillBytes = 1 << 20;
+constexpr size_t kReserveMax = 2;
 
 uint64_t RandomId() {
   std::random_device source;
@@ -122,9 +123,9 @@ void SegmentPool::Run() {
     if (stopping_) return;
     std::vector<SegmentRef> removed;
     for (SegmentRef& segment : retired_) {
-      const bool keeps = reserve_ == nullptr && segment->header.file_bytes == segment_bytes_;
-      if (keeps) reserve_ = std::move(segment);
-      if (segment != nullptr) removed.push_back(std::move(segment));
+      const bool keeps =
+          reserve_.size() < kReserveMax && segment->header.file_bytes == segment_bytes_;
+      (keeps ? reserve_ : removed).push_back(std::move(segment));
     }
     retired_.clear();
     const uint64_t number = next_number_;
@@ -132,7 +133,10 @@ void SegmentPool::Run() {
     const bool makes = spare_ == nullptr || spare_->header.file_bytes < bytes;
     SegmentRef old;
     if (makes && spare_ != nullptr) removed.push_back(std::move(spare_));
-    if (makes && bytes == segment_bytes_) old = std::move(reserve_);
+    if (makes && bytes == segment_bytes_ && !reserve_.empty()) {
+      old = std::move(reserve_.back());
+      reserve_.pop_back();
+    }
     busy_ = true;
     lock.unlock();
 

@@ -3,7 +3,7 @@
 // Makes segments before they are needed, and gets rid of those that are not needed any more, on a
 // thread of its own: the append path only ever takes one that is ready.
 //
-// At most one segment is ready at a time. It is a dropped one used again (one is kept for that), or a
+// At most one segment is ready at a time. It is a dropped one used again (two are kept for that), or a
 // new file filled with zeros: real writes, since blocks that are only reserved cost a journal commit
 // at each first use.
 #pragma once
@@ -59,7 +59,7 @@ class SegmentPool {
   SegmentRef spare_;
   Status failure_;                  // Of the last try; cleared by the next wish.
   std::vector<SegmentRef> retired_;
-  SegmentRef reserve_;              // A dropped one, still under its old name, for the next spare.
+  std::vector<SegmentRef> reserve_; // Dropped ones, still under their old names, for next spares.
   bool busy_ = false;
   bool stopping_ = false;
   std::thread thread_;
