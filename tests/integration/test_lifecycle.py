@@ -43,7 +43,7 @@ def check_all(cluster, prefix, acknowledged):
 
 def test_member_behind_the_log_catches_up_by_snapshot_under_load(make_cluster, kind):
     cluster = make_cluster(
-        3, snapshot_entries=500, log_options=['segment_size = "4MiB"', 'retain = "4MiB"']
+        3, snapshot_entries=500, log_options=['segment_bytes = "4MiB"']
     )
     away = cluster.followers()[0]
     others = [node for node in cluster if node is not away]
