@@ -13,53 +13,93 @@ namespace keyway::mvcc {
 
 // ---- History ----
 
+History::~History() {
+  if (block_ == nullptr) return;
+  block_->~Block();
+  std::free(block_);
+}
+
 size_t History::CountUpTo(int64_t main) const {
-  auto begin = entries_.begin() + static_cast<ptrdiff_t>(begin_);
-  auto at = std::upper_bound(begin, entries_.end(), main,
-                             [](int64_t main, const Entry& entry) { return main < entry.main; });
-  return static_cast<size_t>(at - begin);
+  if (empty()) return 0;
+  const Entry* at = std::upper_bound(
+      begin(), end(), main, [](int64_t main, const Entry& entry) { return main < entry.main; });
+  return static_cast<size_t>(at - begin());
 }
 
 const History::Ended* History::FindEnded(Revision live) const {
-  auto at = std::upper_bound(ended_.begin(), ended_.end(), live,
+  if (empty() || block_->ended == nullptr) return nullptr;
+  const std::vector<Ended>& ended = *block_->ended;
+  auto at = std::upper_bound(ended.begin(), ended.end(), live,
                              [](Revision r, const Ended& ended) { return r < ended.tombstone; });
-  return at == ended_.end() ? nullptr : &*at;
+  return at == ended.end() ? nullptr : &*at;
 }
 
 size_t History::IndexOf(Revision revision) const {
-  auto begin = entries_.begin() + static_cast<ptrdiff_t>(begin_);
-  auto at = std::lower_bound(begin, entries_.end(), revision,
-                             [](const Entry& entry, Revision r) { return entry.revision() < r; });
-  KW_CHECK(at != entries_.end() && at->revision() == revision);
-  return static_cast<size_t>(at - begin);
+  KW_CHECK(!empty());
+  const Entry* at = std::lower_bound(begin(), end(), revision, [](const Entry& entry, Revision r) {
+    return entry.revision() < r;
+  });
+  KW_CHECK(at != end() && at->revision() == revision);
+  return static_cast<size_t>(at - begin());
+}
+
+void History::Push(Entry entry) {
+  if (block_ == nullptr || block_->end == block_->capacity) {
+    KW_CHECK(size() < (1u << 30));
+    Move(std::max<uint32_t>(2, static_cast<uint32_t>(size()) * 2));
+  }
+  block_->entries()[block_->end++] = entry;
 }
 
 void History::PushTombstone(Revision revision, int64_t create_revision, int64_t version) {
-  entries_.push_back({revision.main, revision.sub, 1});
-  ended_.push_back({revision, create_revision, version});
+  Push({revision.main, revision.sub, 1});
+  if (block_->ended == nullptr) block_->ended = std::make_unique<std::vector<Ended>>();
+  block_->ended->push_back({revision, create_revision, version});
+}
+
+// Into a block for `capacity` entries, without those that are dropped.
+void History::Move(uint32_t capacity) {
+  uint32_t count = static_cast<uint32_t>(size());
+  KW_CHECK(count <= capacity);
+  void* memory = std::malloc(sizeof(Block) + capacity * sizeof(Entry));
+  KW_CHECK(memory != nullptr);
+  Block* block = new (memory) Block;
+  block->end = count;
+  block->capacity = capacity;
+  if (block_ != nullptr) {
+    std::copy(begin(), end(), block->entries());
+    block->ended = std::move(block_->ended);
+    block_->~Block();
+    std::free(block_);
+  }
+  block_ = block;
 }
 
 void History::DropFirst(size_t count) {
   KW_CHECK(count <= size());
-  begin_ += count;
-  if (empty()) {
-    entries_ = {};
-    ended_ = {};
-    begin_ = 0;
+  if (count == 0) return;
+  if (count == size()) {
+    block_->~Block();
+    std::free(block_);
+    block_ = nullptr;
     return;
   }
-  Revision first = at(0).revision();
-  size_t gone = 0;
-  while (gone < ended_.size() && ended_[gone].tombstone < first) ++gone;
-  ended_.erase(ended_.begin(), ended_.begin() + static_cast<ptrdiff_t>(gone));
-  if (begin_ * 2 >= entries_.size()) {
-    entries_ = std::vector<Entry>(entries_.begin() + static_cast<ptrdiff_t>(begin_), entries_.end());
-    begin_ = 0;
+  block_->begin += static_cast<uint32_t>(count);
+  if (block_->ended != nullptr) {
+    Revision first = at(0).revision();
+    std::vector<Ended>& ended = *block_->ended;
+    size_t gone = 0;
+    while (gone < ended.size() && ended[gone].tombstone < first) ++gone;
+    ended.erase(ended.begin(), ended.begin() + static_cast<ptrdiff_t>(gone));
+    if (ended.empty()) block_->ended.reset();
   }
+  if (block_->begin * 2 >= block_->end) Move(static_cast<uint32_t>(size()));
 }
 
 size_t History::memory_bytes() const {
-  return sizeof(History) + entries_.capacity() * sizeof(Entry) + ended_.capacity() * sizeof(Ended);
+  if (block_ == nullptr) return 0;
+  size_t ended_bytes = block_->ended == nullptr ? 0 : block_->ended->capacity() * sizeof(Ended) + 24;
+  return sizeof(Block) + block_->capacity * sizeof(Entry) + ended_bytes;
 }
 
 // ---- Item ----
@@ -67,21 +107,20 @@ size_t History::memory_bytes() const {
 constexpr size_t Item::kHeaderBytes = sizeof(Item) - sizeof(Item::key_begin_);
 
 bool Item::AtOlder(int64_t main, VersionInfo* info) const {
-  if (history_ == nullptr) return false;
-  size_t count = history_->CountUpTo(main);
+  size_t count = history_.CountUpTo(main);
   if (count == 0) return false;
   size_t index = count - 1;
-  const History::Entry& entry = history_->at(index);
+  const History::Entry& entry = history_.at(index);
   if (entry.tombstone != 0) return false;
 
   info->revision = entry.revision();
-  if (const History::Ended* ended = history_->FindEnded(entry.revision())) {
-    size_t newer = history_->IndexOf(ended->tombstone) - 1 - index;
+  if (const History::Ended* ended = history_.FindEnded(entry.revision())) {
+    size_t newer = history_.IndexOf(ended->tombstone) - 1 - index;
     info->create_revision = ended->create_revision;
     info->version = ended->version - static_cast<int64_t>(newer);
   } else {
     // With a tombstone as the newest version the last entry is the live one that version_ describes.
-    size_t newer = history_->size() - index - (tombstone_ != 0 ? 1 : 0);
+    size_t newer = history_.size() - index - (tombstone_ != 0 ? 1 : 0);
     info->create_revision = create_revision_;
     info->version = version_ - static_cast<int64_t>(newer);
   }
@@ -131,28 +170,24 @@ KeyIndex::Span KeyIndex::SpanOf(std::string_view key, std::string_view end) cons
   return {ordered_.lower_bound(key), ordered_.lower_bound(end)};
 }
 
-History* KeyIndex::HistoryOf(Item* item) {
-  if (item->history_ == nullptr) {
-    item->history_ = std::make_unique<History>();
+// The newest version becomes one of the older ones.
+void KeyIndex::PushNewest(Item* item) {
+  history_bytes_ -= item->history_.memory_bytes();
+  if (item->tombstone()) {
+    item->history_.PushTombstone(item->revision(), item->create_revision_, item->version_);
   } else {
-    history_bytes_ -= item->history_->memory_bytes();
+    item->history_.PushLive(item->revision());
   }
-  return item->history_.get();
+  history_bytes_ += item->history_.memory_bytes();
 }
 
 void KeyIndex::Put(Item* item, Revision revision, int64_t lease) {
   KW_CHECK(item->revision() < revision);
-  if (item->main_ != 0 && !item->tombstone()) {
-    History* history = HistoryOf(item);
-    history->PushLive(item->revision());
-    history_bytes_ += history->memory_bytes();
+  bool is_new = item->main_ == 0;
+  if (!is_new) PushNewest(item);
+  if (!is_new && !item->tombstone()) {
     ++item->version_;
   } else {
-    if (item->main_ != 0) {
-      History* history = HistoryOf(item);
-      history->PushTombstone(item->revision(), item->create_revision_, item->version_);
-      history_bytes_ += history->memory_bytes();
-    }
     item->create_revision_ = revision.main;
     item->version_ = 1;
     item->tombstone_ = 0;
@@ -166,9 +201,7 @@ void KeyIndex::Put(Item* item, Revision revision, int64_t lease) {
 void KeyIndex::Delete(Item* item, Revision revision) {
   KW_CHECK(item->main_ != 0 && !item->tombstone());
   KW_CHECK(item->revision() < revision);
-  History* history = HistoryOf(item);
-  history->PushLive(item->revision());
-  history_bytes_ += history->memory_bytes();
+  PushNewest(item);
   item->main_ = revision.main;
   item->sub_ = revision.sub;
   item->tombstone_ = 1;
@@ -187,11 +220,7 @@ void KeyIndex::Restore(std::string_view record_key, Revision revision, const Rec
   } else {
     // The versions before it were compacted away: nothing is known but the delete.
     KW_CHECK(item->revision() < revision);
-    if (item->main_ != 0) {
-      History* history = HistoryOf(item);
-      history->PushTombstone(item->revision(), item->create_revision_, item->version_);
-      history_bytes_ += history->memory_bytes();
-    }
+    if (item->main_ != 0) PushNewest(item);
     item->main_ = revision.main;
     item->sub_ = revision.sub;
     item->create_revision_ = item->version_ = 0;
@@ -203,29 +232,24 @@ KeyIndex::Compacted KeyIndex::Compact(Item* item, int64_t main, size_t max,
                                       std::vector<Revision>* deleted) {
   bool newest = item->main_ <= main;  // Then all older versions go.
   bool gone = newest && item->tombstone() && item->main_ < main;
-  if (History* history = item->history_.get()) {
-    size_t drop = history->size();
-    if (!newest) {
-      drop = history->CountUpTo(main);
-      if (drop > 0) {
-        const History::Entry& kept = history->at(drop - 1);
-        if (kept.tombstone == 0 || kept.main == main) --drop;
-      }
-    }
-    bool more = drop > max;
-    if (more) drop = max;
+  History& history = item->history_;
+  size_t drop = history.size();
+  if (!newest) {
+    drop = history.CountUpTo(main);
     if (drop > 0) {
-      for (size_t i = 0; i < drop; ++i) deleted->push_back(history->at(i).revision());
-      history_bytes_ -= history->memory_bytes();
-      history->DropFirst(drop);
-      if (history->empty()) {
-        item->history_.reset();
-      } else {
-        history_bytes_ += history->memory_bytes();
-      }
+      const History::Entry& kept = history.at(drop - 1);
+      if (kept.tombstone == 0 || kept.main == main) --drop;
     }
-    if (more) return Compacted::kMore;
   }
+  bool more = drop > max;
+  if (more) drop = max;
+  if (drop > 0) {
+    for (size_t i = 0; i < drop; ++i) deleted->push_back(history.at(i).revision());
+    history_bytes_ -= history.memory_bytes();
+    history.DropFirst(drop);
+    history_bytes_ += history.memory_bytes();
+  }
+  if (more) return Compacted::kMore;
   if (!gone) return Compacted::kDone;
   deleted->push_back(item->revision());
   return Compacted::kGone;
@@ -233,7 +257,7 @@ KeyIndex::Compacted KeyIndex::Compact(Item* item, int64_t main, size_t max,
 
 void KeyIndex::Erase(Item* item) {
   KW_CHECK(item->tombstone() && item->cache_slot_ == Item::kNotCached);
-  KW_CHECK(item->history_ == nullptr);
+  KW_CHECK(item->history_.empty());
   ShardOf(Hash()(item->key())).erase(item);
   ordered_.erase(item);
   item_bytes_ -= std::max(sizeof(Item), Item::kHeaderBytes + item->key_size_);

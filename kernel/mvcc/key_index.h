@@ -5,7 +5,7 @@
 //
 // Memory of a key with one version, beyond its own bytes: an item of 60 bytes, about 12 bytes in the
 // ordered set and about 14 in the hash set. The hash set is cut into shards, so that growing is never
-// a stall of more than a few thousand items.
+// a stall of more than a 256th of the items.
 #pragma once
 
 #include <cstdint>
@@ -27,9 +27,9 @@ struct VersionInfo {
   int64_t create_revision = 0, version = 0;
 };
 
-// The versions of a key before its newest one, oldest first. A live one needs 16 bytes: its create
-// revision and version follow from the generation that it belongs to. A generation is what lies between
-// two tombstones; that of the newest live versions is described by the item itself.
+// The versions of a key before its newest one, oldest first, in one block of memory. A live one needs 16
+// bytes: its create revision and version follow from the generation that it belongs to. A generation is
+// what lies between two tombstones; that of the newest live versions is described by the item itself.
 class History {
  public:
   struct Entry {
@@ -44,9 +44,14 @@ class History {
     int64_t create_revision, version;
   };
 
-  size_t size() const { return entries_.size() - begin_; }
-  bool empty() const { return size() == 0; }
-  const Entry& at(size_t index) const { return entries_[begin_ + index]; }
+  History() = default;
+  ~History();
+  History(const History&) = delete;
+  History& operator=(const History&) = delete;
+
+  size_t size() const { return block_ == nullptr ? 0 : block_->end - block_->begin; }
+  bool empty() const { return block_ == nullptr; }
+  const Entry& at(size_t index) const { return block_->entries()[block_->begin + index]; }
   // Index one past the newest entry with main <= `main`; 0 if there is none.
   size_t CountUpTo(int64_t main) const;
   // The ended generation of a live entry, or nullptr if it belongs to the newest one.
@@ -54,15 +59,26 @@ class History {
   // Index of the entry with exactly this revision.
   size_t IndexOf(Revision revision) const;
 
-  void PushLive(Revision revision) { entries_.push_back({revision.main, revision.sub, 0}); }
+  void PushLive(Revision revision) { Push({revision.main, revision.sub, 0}); }
   void PushTombstone(Revision revision, int64_t create_revision, int64_t version);
   void DropFirst(size_t count);
   size_t memory_bytes() const;
+  void Prefetch() const { __builtin_prefetch(block_, 1); }
 
  private:
-  std::vector<Entry> entries_;
-  size_t begin_ = 0;  // Entries before it are dropped; they go when they are the half.
-  std::vector<Ended> ended_;
+  struct Block {
+    uint32_t begin = 0;  // Entries before it are dropped; they go when they are the half.
+    uint32_t end = 0, capacity = 0;
+    std::unique_ptr<std::vector<Ended>> ended;
+    Entry* entries() { return reinterpret_cast<Entry*>(this + 1); }
+  };
+
+  const Entry* begin() const { return block_->entries() + block_->begin; }
+  const Entry* end() const { return block_->entries() + block_->end; }
+  void Push(Entry entry);
+  void Move(uint32_t capacity);
+
+  Block* block_ = nullptr;  // None: empty.
 };
 
 // One key. Allocated with its bytes behind it; addresses are stable until Erase().
@@ -75,10 +91,15 @@ class Item {
   int64_t create_revision() const { return create_revision_; }
   int64_t version() const { return version_; }
   int64_t lease() const { return lease_; }
-  const History* maybe_history() const { return history_.get(); }
+  const History& history() const { return history_; }
   // The newest record, if the cache holds it.
   const SharedBytes& record() const { return record_; }
   void MarkUsed() { used_ = 1; }
+  // Before a change: what it touches beside the item.
+  void Prefetch() const {
+    if (record_.has_value()) __builtin_prefetch(record_.data() - 8, 1);
+    history_.Prefetch();
+  }
 
   // The version that a reader at `main` sees. False: the key does not exist there.
   bool At(int64_t main, VersionInfo* info) const {
@@ -102,7 +123,7 @@ class Item {
   int64_t version_ = 0;
   int64_t lease_ = 0;
   SharedBytes record_;
-  std::unique_ptr<History> history_;
+  History history_;
   int32_t sub_ = 0;
   uint32_t key_size_ : 30;
   uint32_t tombstone_ : 1;
@@ -185,10 +206,10 @@ class KeyIndex {
     bool operator()(std::string_view a, const Item* b) const { return a == b->key(); }
   };
   using Shard = absl::flat_hash_set<Item*, Hash, Equal>;
-  static constexpr int kShardBits = 11;
+  static constexpr int kShardBits = 8;
 
   Shard& ShardOf(size_t hash) const { return shards_[hash >> (64 - kShardBits)]; }
-  History* HistoryOf(Item* item);
+  void PushNewest(Item* item);
   void Destroy(Item* item);
 
   std::unique_ptr<Shard[]> shards_;

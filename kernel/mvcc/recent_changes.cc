@@ -47,8 +47,15 @@ SharedBytes RecentChanges::Find(Revision revision) const {
 }
 
 void RecentChanges::Shrink() {
+  // The blocks of the oldest changes are out of the processor's caches by now.
+  constexpr size_t kLookAhead = 4;
   for (size_t dropped = 0; dropped < kDroppedMax && bytes_ > bytes_max_; ++dropped) {
     if (changes_.size() <= untaken_ || changes_.front().revision.main > stored_main_) return;
+    if (changes_.size() > kLookAhead) {
+      const Change& ahead = changes_[kLookAhead];
+      __builtin_prefetch(ahead.record.data() - 8, 1);
+      if (ahead.prev.has_value()) __builtin_prefetch(ahead.prev.data() - 8, 1);
+    }
     from_ = changes_.front().revision.main + 1;
     bytes_ -= BytesOf(changes_.front());
     changes_.pop_front();

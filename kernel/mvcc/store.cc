@@ -100,17 +100,20 @@ void Store::Put(std::string_view key, std::string_view value, int64_t lease, boo
   Change change;
   change.revision = NextRevision();
   Item* item = index_.FindOrAdd(key);
-  FillPrev(*item, want_prev, &change);
+  item->Prefetch();
   bool existed = item->revision().main != 0 && !item->tombstone();
   int64_t old_lease = existed ? item->lease() : 0;
+  change.record = EncodeRecord({
+      .key = key,
+      .value = value,
+      .create_revision = existed ? item->create_revision() : change.revision.main,
+      .mod_revision = change.revision.main,
+      .version = existed ? item->version() + 1 : 1,
+      .lease = lease,
+  });
 
+  FillPrev(*item, want_prev, &change);
   index_.Put(item, change.revision, lease);
-  change.record = EncodeRecord({.key = key,
-                                .value = value,
-                                .create_revision = item->create_revision(),
-                                .mod_revision = change.revision.main,
-                                .version = item->version(),
-                                .lease = lease});
   cache_.Insert(item, change.record, /*used=*/true);
   recent_.Append(std::move(change));
   ++pending_count_;
