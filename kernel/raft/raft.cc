@@ -94,6 +94,7 @@ void Raft::Impl::SetLeader(NodeId leader) {
   if (leader == leader_) return;
   FailForwardedReads();
   leader_ = leader;
+  if (leader != 0) yielded_ = false;
 }
 
 void Raft::Impl::BecomeFollower(uint64_t term, NodeId leader) {

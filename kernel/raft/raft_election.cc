@@ -89,19 +89,29 @@ void Raft::Impl::CheckVotes() {
   }
 }
 
+// Two nodes that lost their leader at the same moment would split the votes. Of two with equal logs the
+// one with the higher id goes first: while its own request is fresh it lets the other ask again, and
+// the other gives up its own request, once until a leader is known, and stands back for a short time.
+// Both are bounded, so that a node without a quorum delays one with a quorum but never stops it.
+// Returns whether to answer.
+bool Raft::Impl::SettleRivalry(const Message& message) {
+  if (role_ != Role::kPreCandidate) return true;
+  if (message.index != log_.last_index() || message.log_term != log_.last_term()) return true;
+  if (message.from < options_.id) return election_elapsed_ >= options_.heartbeat_ticks;
+  if (yielded_) return true;
+  yielded_ = true;
+  BecomeFollower(term_, 0);
+  election_timeout_ = 2 * options_.heartbeat_ticks + 1;
+  return true;
+}
+
 void Raft::Impl::HandleVoteRequest(const Message& message) {
   const bool is_pre_vote = message.kind == MessageKind::kPreVote;
   // A PreVote for a later term binds nobody. Else: one vote for each term, and none beside a leader.
   const bool is_free = (is_pre_vote && message.term > term_) || vote_ == message.from ||
                        (vote_ == 0 && leader_ == 0);
   const bool grant = is_free && log_.IsUpToDate(message.index, message.log_term);
-  // Two nodes that lost their leader at the same moment would split the votes: while our own request
-  // is fresh, one of equal right and a lower id has to ask again.
-  if (is_pre_vote && grant && role_ == Role::kPreCandidate && message.from < options_.id &&
-      election_elapsed_ < options_.heartbeat_ticks && message.index == log_.last_index() &&
-      message.log_term == log_.last_term()) {
-    return;
-  }
+  if (is_pre_vote && grant && !SettleRivalry(message)) return;
   Message response = NewMessage(
       is_pre_vote ? MessageKind::kPreVoteResponse : MessageKind::kVoteResponse, message.from);
   response.reject = !grant;

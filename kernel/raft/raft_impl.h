@@ -107,6 +107,7 @@ class Raft::Impl {
   void TickLeader();
   void TickFollower();
   bool QuorumActive();
+  bool SettleRivalry(const Message& message);
   void HandleVoteRequest(const Message& message);
   void HandleVoteResponse(const Message& message);
   void HandleTimeoutNow(const Message& message);
@@ -162,6 +163,7 @@ class Raft::Impl {
 
   // Candidates.
   VoteTally votes_;
+  bool yielded_ = false;              // To a rival, since a leader was known.
   bool forced_ = false;               // This election is a leadership transfer.
   bool own_vote_pending_ = false;     // Our vote for ourselves is not durable yet, ...
   uint64_t own_vote_seq_ = 0;         // ... it is with this append. 0: not handed out yet.
