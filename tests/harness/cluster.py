@@ -194,8 +194,6 @@ class EtcdNode(Node):
 
 
 class KeywayNode(Node):
-    extra_config = ""  # Appended as it is.
-
     @property
     def config_path(self):
         return self.directory / "keyway.toml"
@@ -238,8 +236,10 @@ class KeywayNode(Node):
             "",
             "[[metrics]]",
             'plugin = "metrics-prometheus"',
+            "",
+            *self.cluster.options.get("limits", []),
         ]
-        return "\n".join(lines) + "\n" + self.extra_config
+        return "\n".join(lines) + "\n"
 
     def command(self):
         self.config_path.write_text(self.config())
