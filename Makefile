@@ -17,11 +17,12 @@ PACKAGES_BUILD := cmake ninja-build g++ pkg-config ccache git \
 	libabsl-dev libtomlplusplus-dev libcli11-dev libgtest-dev libgmock-dev \
 	liblmdb-dev libnghttp2-dev libssl-dev zlib1g-dev \
 	libgrpc++-dev libprotobuf-dev protobuf-compiler protobuf-compiler-grpc libc-ares-dev
-PACKAGES_TEST := python3 python3-venv etcd-client nodejs npm strace util-linux binutils ca-certificates
+PACKAGES_TEST := python3 python3-venv etcd-client strace util-linux binutils ca-certificates \
+	$(if $(shell command -v npm),,nodejs npm)
 PACKAGES_LINT := clang-format-14
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z -]+:.*## / { printf "  make %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 # $(call install,packages): asks once for what is missing; says what to type when not root.
 define install
@@ -48,10 +49,15 @@ build: ## release build: build/bin/keywayd, build/bin/keywayctl, build/lib/keywa
 	@cmake --build --preset release --parallel $(JOBS)
 
 run: build ## one node on 127.0.0.1:2379, its data in ./keyway-data
-	@packaging/run-examples.sh single-node
+	@mkdir -p keyway-data
+	@exec build/bin/keywayd --config packaging/examples/single-node.toml
 
 cluster: build ## three nodes on 127.0.0.1:2379, 22379 and 32379; Ctrl-C ends all
-	@packaging/run-examples.sh three-nodes
+	@pids=(); trap 'kill "$${pids[@]}" 2>/dev/null || true; wait' EXIT; trap 'exit 130' INT TERM; \
+	for config in packaging/examples/three-nodes/*.toml; do \
+	  name=$$(basename $$config .toml); mkdir -p keyway-data/$$name; \
+	  build/bin/keywayd --config $$config > >(sed -u "s/^/$$name | /") 2>&1 & pids+=($$!); \
+	done; wait
 
 $(VENV)/.ready: tests/requirements.txt
 	@python3 -m venv $(VENV)
@@ -93,11 +99,13 @@ format: ## let clang-format lay out the sources
 	$(call install,$(PACKAGES_LINT))
 	@clang-format-14 -i $(SOURCES)
 
-asan tsan: ## unit tests under AddressSanitizer and UBSan, or under ThreadSanitizer
-	$(call install,$(PACKAGES_BUILD))
+asan tsan: ## unit and integration tests under AddressSanitizer and UBSan, or ThreadSanitizer
+	$(call install,$(PACKAGES_BUILD) $(PACKAGES_TEST))
 	@cmake --preset $@ >/dev/null
 	@cmake --build --preset $@ --parallel $(JOBS)
-	@ctest --test-dir build/$@ --output-on-failure --parallel $(JOBS) $(ARGS)
+	@$(MAKE) --no-print-directory $(VENV)/.ready
+	@KEYWAY_BUILD=build/$@ KEYWAY_KILL_ROUNDS=$(or $(KEYWAY_KILL_ROUNDS),8) KEYWAY_SANITIZED=$@ \
+	  $(VENV)/bin/python tests/run.py $(if $(ARGS),$(ARGS),integration)
 
 clean: ## remove build/ (not ./keyway-data)
 	@rm -rf build

@@ -5,7 +5,7 @@ import os
 import pathlib
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
-BUILD = pathlib.Path(os.environ.get("KEYWAY_BUILD", ROOT / "build")).resolve()
+BUILD = (ROOT / os.environ.get("KEYWAY_BUILD", "build")).resolve()
 PEERS = ROOT / "build" / "peers"
 LOGS = BUILD / "test-logs"
 WORK = BUILD / "test-work"
