@@ -46,6 +46,9 @@ Status CreateSegment(FileSystem& file_system, const std::string& directory, uint
   auto made = std::make_shared<Segment>();
   made->header = {RandomId(), number, file_bytes};
   const std::string path = directory + "/" + kSpareName;
+  // Never truncate what a failed attempt may have left: until the directory is synced, it may still
+  // be a dropped segment after a crash.
+  (void)file_system.Remove(path);
   Status status = file_system.Create(path, &made->file);
   if (!status.ok()) return status;
   status = FillWithZeros(*made->file, file_bytes);
