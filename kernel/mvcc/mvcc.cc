@@ -27,7 +27,7 @@ size_t Mvcc::key_count() const { return impl_->index().live_count(); }
 size_t Mvcc::memory_bytes() const { return impl_->memory_bytes(); }
 
 void Mvcc::MissingForTxn(const kw_txn& txn, bool want_prev, std::vector<Revision>* missing) const {
-  AppendMissing(*impl_, txn, want_prev, missing);
+  AppendMissing(impl_.get(), txn, want_prev, missing);
 }
 
 void Mvcc::MissingForDelete(const std::vector<std::string_view>& keys, bool want_prev,
@@ -36,7 +36,12 @@ void Mvcc::MissingForDelete(const std::vector<std::string_view>& keys, bool want
   for (std::string_view key : keys) {
     const Item* item = impl_->index().Find(key);
     if (item == nullptr || item->tombstone()) continue;
-    if (!impl_->FindRecord(*item, item->revision()).has_value()) missing->push_back(item->revision());
+    SharedBytes record = impl_->FindRecord(*item, item->revision());
+    if (record.has_value()) {
+      impl_->Keep(item->revision(), std::move(record));
+    } else {
+      missing->push_back(item->revision());
+    }
   }
 }
 

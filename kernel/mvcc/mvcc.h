@@ -79,7 +79,9 @@ class Mvcc {
   // ---- apply ----
   // Revisions of records that ApplyTxn of this txn may need and that are not in memory: values of
   // compares and ranges, previous pairs (all of them if want_prev: there are watches with prev_kv).
-  // May be more than needed. Appends to `missing`, which stays empty on the fast path.
+  // May be more than needed. Appends to `missing`, which stays empty on the fast path. What is in
+  // memory stays there: until ApplyTxn() if that is the next call, or, when something is missing, until
+  // the next Apply*() returns, whatever is read meanwhile. Call it on the state that ApplyTxn() sees.
   void MissingForTxn(const kw_txn& txn, bool want_prev, std::vector<Revision>* missing) const;
   void MissingForDelete(const std::vector<std::string_view>& keys, bool want_prev,
                         std::vector<Revision>* missing) const;

@@ -82,9 +82,9 @@ RangeScan::Progress RangeScan::Step(size_t keys_max) {
 size_t RangeScan::Collect(size_t budget) {
   Item* batch[kBatch];
   if (range_.end.len == 0) {
-    ended_ = true;
     batch[0] = store_->index().Find(cursor_);
     if (batch[0] != nullptr) CollectBatch(batch, 1);
+    ended_ = true;
     return 1;
   }
   KeyIndex::Span span = store_->index().SpanOf(cursor_, ToView(range_.end));

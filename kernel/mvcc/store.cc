@@ -72,7 +72,7 @@ SharedBytes Store::FindUncached(Revision revision) const {
 void Store::Provide(Revision revision, SharedBytes record) {
   KW_CHECK(record.has_value());
   CacheRead(revision, record);
-  provided_[{revision.main, revision.sub}] = std::move(record);
+  Keep(revision, std::move(record));
 }
 
 void Store::CacheRead(Revision revision, const SharedBytes& record) {

@@ -48,6 +48,10 @@ class Store {
   }
   SharedBytes FindUncached(Revision revision) const;
   void Provide(Revision revision, SharedBytes record);
+  // Keeps a record in memory until the next Commit().
+  void Keep(Revision revision, SharedBytes record) {
+    provided_[{revision.main, revision.sub}] = std::move(record);
+  }
   // Takes a record that was read from the engine into the cache if it is its key's newest.
   void CacheRead(Revision revision, const SharedBytes& record);
 

@@ -7,6 +7,7 @@
 
 #include <algorithm>
 #include <limits>
+#include <utility>
 
 #include "absl/container/inlined_vector.h"
 #include "kernel/base/check.h"
@@ -117,10 +118,11 @@ class Decider {
 
 // ---- what is missing ----
 
+// Also keeps what it finds in memory there until the txn has run, if it could be evicted before.
 class MissingFinder {
  public:
-  MissingFinder(const Store& store, bool want_prev, std::vector<Revision>* missing)
-      : store_(store), want_prev_(want_prev), missing_(missing) {}
+  MissingFinder(Store* store, bool want_prev, std::vector<Revision>* missing)
+      : store_(*store), want_prev_(want_prev), missing_(missing) {}
 
   void Run(const kw_txn& txn) {
     Path path;
@@ -133,8 +135,14 @@ class MissingFinder {
       AddTaken(txn, path, &next);
     } else {
       // Which way it goes is not known yet.
+      missing_->resize(before);
       may_delete_ = true;
       AddAll(txn);
+    }
+    // The first of several changes may evict what a later one needs, and so may whatever is done while
+    // the caller reads.
+    if (missing_->size() > before || op_count_ > 1 || may_delete_) {
+      for (auto& [revision, record] : found_) store_.Keep(revision, std::move(record));
     }
   }
 
@@ -151,6 +159,7 @@ class MissingFinder {
   }
 
   void AddTaken(const kw_txn& txn, const Path& path, size_t* next) {
+    AddCompares(txn);
     Branch branch = BranchOf(txn, path[(*next)++]);
     for (size_t i = 0; i < branch.count; ++i) {
       if (branch.ops[i].kind == KW_OP_TXN) {
@@ -161,10 +170,14 @@ class MissingFinder {
     }
   }
 
-  void AddAll(const kw_txn& txn) {
+  void AddCompares(const kw_txn& txn) {
     for (size_t i = 0; i < txn.cmp_count; ++i) {
       if (txn.cmps[i].target == KW_CMP_VALUE) AddNewest(txn.cmps[i].key, txn.cmps[i].end);
     }
+  }
+
+  void AddAll(const kw_txn& txn) {
+    AddCompares(txn);
     for (bool then_side : {true, false}) {
       Branch branch = BranchOf(txn, then_side);
       for (size_t i = 0; i < branch.count; ++i) {
@@ -178,6 +191,7 @@ class MissingFinder {
   }
 
   void AddOp(const kw_op& op) {
+    ++op_count_;
     switch (op.kind) {
       case KW_OP_RANGE:
         AddRange(*op.range);
@@ -220,12 +234,19 @@ class MissingFinder {
   }
 
   void Add(const Item& item, Revision revision) {
-    if (!store_.FindRecord(item, revision).has_value()) missing_->push_back(revision);
+    SharedBytes record = store_.FindRecord(item, revision);
+    if (record.has_value()) {
+      found_.push_back({revision, std::move(record)});
+    } else {
+      missing_->push_back(revision);
+    }
   }
 
-  const Store& store_;
+  Store& store_;
   const bool want_prev_;
   std::vector<Revision>* const missing_;
+  absl::InlinedVector<std::pair<Revision, SharedBytes>, 4> found_;
+  size_t op_count_ = 0;
   bool may_delete_ = false;
 };
 
@@ -402,7 +423,7 @@ class TxnRun {
 
 }  // namespace
 
-void AppendMissing(const Store& store, const kw_txn& txn, bool want_prev, std::vector<Revision>* missing) {
+void AppendMissing(Store* store, const kw_txn& txn, bool want_prev, std::vector<Revision>* missing) {
   MissingFinder(store, want_prev, missing).Run(txn);
 }
 

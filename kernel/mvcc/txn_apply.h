@@ -11,7 +11,7 @@
 
 namespace keyway::mvcc {
 
-void AppendMissing(const Store& store, const kw_txn& txn, bool want_prev, std::vector<Revision>* missing);
+void AppendMissing(Store* store, const kw_txn& txn, bool want_prev, std::vector<Revision>* missing);
 Outcome RunTxn(Store* store, const kw_txn& txn, bool want_prev, Reply* maybe_reply);
 
 }  // namespace keyway::mvcc
