@@ -1,0 +1,300 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// The event loop.
+#include "io_thread.h"
+
+#include <pthread.h>
+#include <sys/epoll.h>
+#include <sys/eventfd.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <csignal>
+#include <cstring>
+
+#include "connection.h"
+#include "listener.h"
+#include "tls.h"
+#include "watch_stream.h"
+
+namespace keyway::api_etcd {
+namespace {
+
+constexpr uint64_t kTlsRefreshNs = 2'000'000'000;
+
+}  // namespace
+
+void Call::Done(kw_request* self, int32_t code, const kw_error* error, kw_reply* reply) {
+  auto* const call = static_cast<Call*>(self->ctx);
+  call->code = code;
+  call->reply = reply;
+  if (error != nullptr) {
+    call->detail = error->detail;
+    call->text.assign(error->text, strnlen(error->text, sizeof error->text));
+  }
+  call->io->Post(call);
+}
+
+IoThread::IoThread(Server* server, uint32_t index) : server_(server), index_(index) {
+  watch_sink_.self = this;
+  watch_sink_.deliver = &IoThread::DeliverThunk;
+  read_buffer_.resize(64 << 10);
+}
+
+IoThread::~IoThread() {
+  // A socket that was dealt to this thread after it had finished.
+  stop_phase_ = 2;
+  DrainPosted();
+  for (Call* call : free_calls_) delete call;
+  if (epoll_fd_ >= 0) close(epoll_fd_);
+  if (event_fd_ >= 0) close(event_fd_);
+}
+
+int32_t IoThread::Start(kw_error* error) {
+  epoll_fd_ = epoll_create1(EPOLL_CLOEXEC);
+  event_fd_ = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
+  if (epoll_fd_ < 0 || event_fd_ < 0) {
+    return Fail(error, KW_INTERNAL, "event loop: ", std::strerror(errno));
+  }
+  epoll_event event = {};
+  event.events = EPOLLIN;
+  event.data.ptr = nullptr; // Of the eventfd; every other one is a Pollable.
+  if (epoll_ctl(epoll_fd_, EPOLL_CTL_ADD, event_fd_, &event) != 0) {
+    return Fail(error, KW_INTERNAL, "event loop: ", std::strerror(errno));
+  }
+  now_ns_ = server_->clock.MonoNs();
+  timers_.Start(now_ns_);
+  for (Listener* listener : listeners_) Poll(listener->fd(), EPOLLIN, listener);
+  // Signals are the daemon's; a broken connection must not raise SIGPIPE here either.
+  sigset_t all;
+  sigset_t before;
+  sigfillset(&all);
+  pthread_sigmask(SIG_SETMASK, &all, &before);
+  thread_ = std::thread([this] { Run(); });
+  pthread_sigmask(SIG_SETMASK, &before, nullptr);
+  return KW_OK;
+}
+
+void IoThread::RequestStop() {
+  stop_requested_.store(true, std::memory_order_seq_cst);
+  Wake();
+}
+void IoThread::Join() {
+  if (thread_.joinable()) thread_.join();
+}
+
+void IoThread::Wake() {
+  const uint64_t one = 1;
+  // Fails only when the counter is full, and then the loop wakes anyway.
+  [[maybe_unused]] const ssize_t written = write(event_fd_, &one, sizeof one);
+}
+void IoThread::Post(Posted* posted) {
+  if (posted_.Push(posted) && is_asleep_.load(std::memory_order_seq_cst)) Wake();
+}
+void IoThread::Deliver(kw_delivery* delivery) {
+  if (deliveries_.Push(delivery) && is_asleep_.load(std::memory_order_seq_cst)) Wake();
+}
+void IoThread::DeliverThunk(void* self, kw_delivery* delivery) {
+  static_cast<IoThread*>(self)->Deliver(delivery);
+}
+
+bool IoThread::Poll(int fd, uint32_t events, Pollable* pollable) {
+  epoll_event event = {};
+  event.events = events;
+  event.data.ptr = pollable;
+  return epoll_ctl(epoll_fd_, EPOLL_CTL_ADD, fd, &event) == 0;
+}
+void IoThread::Repoll(int fd, uint32_t events, Pollable* pollable) {
+  epoll_event event = {};
+  event.events = events;
+  event.data.ptr = pollable;
+  epoll_ctl(epoll_fd_, EPOLL_CTL_MOD, fd, &event);
+}
+
+void IoThread::AddListener(Listener* listener) { listeners_.push_back(listener); }
+
+void IoThread::Adopt(std::unique_ptr<Connection> connection) {
+  Connection* const raw = connection.get();
+  if (is_stopping() || !raw->Start()) return;
+  connections_.emplace(raw, std::move(connection));
+}
+void IoThread::Retire(Connection* connection) { retired_.push_back(connection); }
+void IoThread::MarkDirty(Connection* connection) {
+  if (connection->is_dirty) return;
+  connection->is_dirty = true;
+  dirty_.push_back(connection);
+}
+
+Call* IoThread::NewCall(CallOwner* owner, Rpc rpc) {
+  Call* call = nullptr;
+  if (free_calls_.empty()) {
+    call = new Call();
+    call->io = this;
+    call->run = &IoThread::RunCall;
+  } else {
+    call = free_calls_.back();
+    free_calls_.pop_back();
+  }
+  call->maybe_owner = owner;
+  call->rpc = rpc;
+  return call;
+}
+void IoThread::FreeCall(Call* call) {
+  if (call->reply != nullptr) call->reply->release(call->reply);
+  call->reply = nullptr;
+  call->maybe_owner = nullptr;
+  if (free_calls_.size() >= kFreeCallsMax) {
+    delete call;
+    return;
+  }
+  call->input.Reset(kBufferKeepBytes);
+  call->arena.Reset();
+  call->code = KW_OK;
+  call->detail = 0;
+  call->text.clear();
+  call->op = {};
+  free_calls_.push_back(call);
+}
+void IoThread::Submit(Call* call) {
+  ++outstanding_;
+  batch_.push_back(&call->request);
+}
+void IoThread::RunCall(Posted* posted, IoThread* io) {
+  auto* const call = static_cast<Call*>(posted);
+  --io->outstanding_;
+  if (call->maybe_owner != nullptr) call->maybe_owner->OnCallDone(call);
+  io->FreeCall(call);
+}
+
+uint64_t IoThread::AddWatchStream(WatchStream* stream) {
+  const uint64_t serial = next_serial_++;
+  watch_streams_.emplace(serial, stream);
+  return serial;
+}
+void IoThread::RemoveWatchStream(uint64_t serial) { watch_streams_.erase(serial); }
+WatchStream* IoThread::FindWatchStream(uint64_t serial) {
+  const auto found = watch_streams_.find(serial);
+  return found == watch_streams_.end() ? nullptr : found->second;
+}
+
+void IoThread::DrainPosted() {
+  Posted* posted = posted_.TakeAll();
+  while (posted != nullptr) {
+    Posted* const next = posted->next;
+    posted->run(posted, this);
+    posted = next;
+  }
+}
+void IoThread::DrainDeliveries() {
+  kw_delivery* delivery = deliveries_.TakeAll();
+  while (delivery != nullptr) {
+    kw_delivery* const next = delivery->next;
+    WatchStream::Dispatch(this, *delivery);
+    delivery->release(delivery);
+    delivery = next;
+  }
+}
+
+void IoThread::SubmitBatch() {
+  if (batch_.empty()) return;
+  server_->kernel->submit(server_->host, batch_.data(), batch_.size());
+  batch_.clear();
+}
+
+void IoThread::FlushDirty() {
+  // A connection that did not get everything out marks itself again, for the next turn.
+  flushing_.swap(dirty_);
+  for (Connection* connection : flushing_) {
+    connection->is_dirty = false;
+    connection->Flush();
+  }
+  flushing_.clear();
+}
+
+void IoThread::DestroyRetired() {
+  // Destroying one may submit nothing and retire nothing else, but keep the loop simple.
+  while (!retired_.empty()) {
+    Connection* const connection = retired_.back();
+    retired_.pop_back();
+    if (connection->is_dirty) std::erase(dirty_, connection);
+    connections_.erase(connection);
+  }
+}
+
+void IoThread::PollOnce() {
+  constexpr int kEventsMax = 256;
+  epoll_event events[kEventsMax];
+  int timeout_ms = timers_.NextMs(now_ns_);
+  if (!dirty_.empty()) timeout_ms = 0;
+  if (timeout_ms != 0) {
+    is_asleep_.store(true, std::memory_order_seq_cst);
+    if (!posted_.empty() || !deliveries_.empty() ||
+        stop_requested_.load(std::memory_order_seq_cst) != (stop_phase_ != 0)) {
+      timeout_ms = 0;
+    }
+  }
+  const int count = epoll_wait(epoll_fd_, events, kEventsMax, timeout_ms);
+  is_asleep_.store(false, std::memory_order_relaxed);
+  now_ns_ = server_->clock.MonoNs();
+  for (int i = 0; i < count; ++i) {
+    auto* const pollable = static_cast<Pollable*>(events[i].data.ptr);
+    if (pollable != nullptr) {
+      pollable->OnEvents(events[i].events);
+      continue;
+    }
+    uint64_t wakes = 0;
+    [[maybe_unused]] const ssize_t got = read(event_fd_, &wakes, sizeof wakes);
+  }
+}
+
+void IoThread::StepStop() {
+  if (stop_phase_ == 0 && stop_requested_.load(std::memory_order_seq_cst)) {
+    stop_phase_ = 1;
+    stop_deadline_ns_ = now_ns_ + server_->options.shutdown_grace_ns;
+    for (Listener* listener : listeners_) listener->Close();
+    for (const auto& [connection, owner] : connections_) connection->Drain();
+  }
+  if (stop_phase_ == 1 && (connections_.empty() || now_ns_ >= stop_deadline_ns_)) {
+    stop_phase_ = 2;
+    for (const auto& [connection, owner] : connections_) connection->Close();
+  }
+}
+
+bool IoThread::IsFinished() const {
+  return stop_phase_ == 2 && connections_.empty() && outstanding_ == 0 && posted_.empty() &&
+         deliveries_.empty();
+}
+
+// Asks for new TLS material, now and every few seconds.
+void IoThread::RefreshTls() {
+  kw_error error = NoError();
+  if (server_->tls->Refresh(&error) != KW_OK) {
+    server_->log.Error("tls_refresh_failed", {{"reason", std::string_view(error.text)}});
+  }
+  tls_timer_.io = this;
+  tls_timer_.fire = [](TimerWheel::Timer* timer) {
+    static_cast<TlsTimer*>(timer)->io->RefreshTls();
+  };
+  timers_.Set(&tls_timer_, now_ns_ + kTlsRefreshNs);
+}
+
+void IoThread::Run() {
+  pthread_setname_np(pthread_self(), ("api-etcd/" + std::to_string(index_)).c_str());
+  // Wakes the loop while it drains, so that the deadline is seen.
+  TimerWheel::Timer stop_tick;
+  stop_tick.fire = [](TimerWheel::Timer*) {};
+  if (index_ == 0 && server_->tls != nullptr) RefreshTls();
+  while (!IsFinished()) {
+    PollOnce();
+    DrainPosted();
+    DrainDeliveries();
+    timers_.Advance(now_ns_);
+    StepStop();
+    if (stop_phase_ != 0 && !stop_tick.is_set()) timers_.Set(&stop_tick, now_ns_ + 10'000'000);
+    SubmitBatch();
+    FlushDirty();
+    DestroyRetired();
+  }
+}
+
+}  // namespace keyway::api_etcd

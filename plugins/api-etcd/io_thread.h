@@ -1,0 +1,162 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// One event loop: its connections, its timers, and the two-way traffic with the kernel. Requests are
+// collected over a turn and submitted together; completions and watch deliveries come through
+// lock-free stacks, and an eventfd is written only when the loop may be asleep.
+#pragma once
+
+#include <atomic>
+#include <memory>
+#include <thread>
+#include <unordered_map>
+#include <unordered_set>
+#include <vector>
+
+#include "call.h"
+#include "server.h"
+#include "timer_wheel.h"
+
+namespace keyway::api_etcd {
+
+class Connection;
+class Listener;
+class WatchStream;
+
+// What epoll calls. On the I/O thread.
+class Pollable {
+ public:
+  virtual void OnEvents(uint32_t events) = 0;
+
+ protected:
+  ~Pollable() = default;
+};
+
+// A stack that any thread pushes to and one thread empties, in order of pushing.
+template <typename Node>
+class HandOver {
+ public:
+  // True if it was empty.
+  bool Push(Node* node) {
+    Node* head = head_.load(std::memory_order_relaxed);
+    do {
+      node->next = head;
+    } while (!head_.compare_exchange_weak(head, node, std::memory_order_seq_cst,
+                                          std::memory_order_relaxed));
+    return head == nullptr;
+  }
+  Node* TakeAll() {
+    Node* node = head_.exchange(nullptr, std::memory_order_acquire);
+    Node* ordered = nullptr;
+    while (node != nullptr) {
+      Node* const next = node->next;
+      node->next = ordered;
+      ordered = node;
+      node = next;
+    }
+    return ordered;
+  }
+  bool empty() const { return head_.load(std::memory_order_seq_cst) == nullptr; }
+
+ private:
+  std::atomic<Node*> head_ = nullptr;
+};
+
+class IoThread {
+ public:
+  IoThread(Server* server, uint32_t index);
+  ~IoThread();
+
+  // [control]
+  int32_t Start(kw_error* error);
+  void RequestStop(); // connections are drained, then closed
+  void Join();
+
+  // [any]
+  void Post(Posted* posted);
+  void Deliver(kw_delivery* delivery);
+
+  // ---- on the I/O thread only ----------------------------------------------------------------
+
+  Server& server() { return *server_; }
+  const kw_watch_sink* watch_sink() const { return &watch_sink_; }
+  uint64_t now_ns() const { return now_ns_; }
+  TimerWheel& timers() { return timers_; }
+  bool is_stopping() const { return stop_phase_ != 0; }
+
+  // Ownership goes to the loop; false if the socket could not be taken.
+  void Adopt(std::unique_ptr<Connection> connection);
+  // The connection is destroyed at the end of the turn.
+  void Retire(Connection* connection);
+  // Its output is written at the end of the turn.
+  void MarkDirty(Connection* connection);
+  void AddListener(Listener* listener);
+  bool Poll(int fd, uint32_t events, Pollable* pollable);
+  void Repoll(int fd, uint32_t events, Pollable* pollable);
+
+  Call* NewCall(CallOwner* owner, Rpc rpc);
+  void FreeCall(Call* call);
+  // Submits at the end of this turn. The call is outstanding until its owner was told.
+  void Submit(Call* call);
+  // Anything else of ours that a foreign thread still refers to.
+  void AddOutstanding() { ++outstanding_; }
+  void RemoveOutstanding() { --outstanding_; }
+
+  uint64_t AddWatchStream(WatchStream* stream);
+  void RemoveWatchStream(uint64_t serial);
+  WatchStream* FindWatchStream(uint64_t serial);
+
+  // Room shared by all connections of the thread, valid within one turn's step.
+  std::vector<uint8_t>& read_buffer() { return read_buffer_; }
+
+ private:
+  static constexpr size_t kFreeCallsMax = 4096;
+
+  static void DeliverThunk(void* self, kw_delivery* delivery);
+  static void RunCall(Posted* posted, IoThread* io);
+  void Wake();
+  void Run();
+  void PollOnce();
+  void DrainPosted();
+  void DrainDeliveries();
+  void SubmitBatch();
+  void FlushDirty();
+  void DestroyRetired();
+  void StepStop();
+  void RefreshTls();
+  bool IsFinished() const;
+
+  Server* const server_;
+  const uint32_t index_;
+  int epoll_fd_ = -1;
+  int event_fd_ = -1;
+  std::thread thread_;
+  std::atomic<bool> stop_requested_ = false;
+
+  // Written by other threads.
+  alignas(64) HandOver<Posted> posted_;
+  alignas(64) HandOver<kw_delivery> deliveries_;
+  alignas(64) std::atomic<bool> is_asleep_ = false;
+
+  // Of the loop.
+  alignas(64) uint64_t now_ns_ = 0;
+  TimerWheel timers_;
+  struct TlsTimer : TimerWheel::Timer {
+    IoThread* io = nullptr;
+  } tls_timer_;
+  kw_watch_sink watch_sink_ = {};
+  uint32_t stop_phase_ = 0; // 1: draining, 2: connections closed
+  uint64_t stop_deadline_ns_ = 0;
+  size_t outstanding_ = 0;
+  std::vector<kw_request*> batch_;
+  std::vector<Connection*> dirty_;
+  std::vector<Connection*> flushing_;
+  std::unordered_map<Connection*, std::unique_ptr<Connection>> connections_;
+  std::vector<Connection*> retired_;
+  std::vector<Listener*> listeners_;
+  std::vector<Call*> free_calls_;
+  std::unordered_map<uint64_t, WatchStream*> watch_streams_;
+  uint64_t next_serial_ = 1;
+  std::vector<uint8_t> read_buffer_;
+};
+
+}  // namespace keyway::api_etcd

@@ -1,0 +1,51 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// A listening socket. Its connections are dealt to the I/O threads in turn.
+#pragma once
+
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "io_thread.h"
+
+namespace keyway::api_etcd {
+
+class Listener final : public Pollable {
+ public:
+  // [control] Parses and binds `url`; on an error nothing is left behind and the text names it.
+  static int32_t Open(Server* server, const std::string& url, std::unique_ptr<Listener>* out,
+                      kw_error* error);
+  ~Listener();
+
+  int fd() const { return fd_; }
+  bool is_tls() const { return is_tls_; }
+  // The first thread polls it.
+  void Attach(const std::vector<std::unique_ptr<IoThread>>& threads);
+
+  // ---- on the first I/O thread ---------------------------------------------------------------
+  void OnEvents(uint32_t events) override;
+  void Close();
+
+ private:
+  static constexpr uint32_t kAcceptsPerTurnMax = 64;
+
+  explicit Listener(Server* server) : server_(server) {}
+  int32_t BindUnix(const std::string& path, kw_error* error);
+  int32_t BindTcp(const std::string& address, kw_error* error);
+  void Pause();
+
+  Server* const server_;
+  std::string url_;
+  std::string unix_path_;
+  int fd_ = -1;
+  bool is_tls_ = false;
+  bool is_unix_ = false;
+  std::vector<IoThread*> threads_;
+  size_t next_thread_ = 0;
+  struct PauseTimer : TimerWheel::Timer {
+    Listener* listener = nullptr;
+  } pause_;
+};
+
+}  // namespace keyway::api_etcd

@@ -1,0 +1,135 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// The plugin "api-etcd": etcd's v3 client API over gRPC and HTTP/1.1 on one port. Descriptor, options,
+// start and stop.
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "io_thread.h"
+#include "keyway/plugin.hpp"
+#include "listener.h"
+#include "server.h"
+#include "tls.h"
+
+KW_PLUGIN_MANIFEST(
+    "id=api-etcd;version=0.1.0;abi=1.0;license=Apache-2.0;stability=alpha;provides=keyway.api/1;"
+    "needs=keyway.kernel/1,keyway.clock/1,keyway.log/1,keyway.metrics/1,keyway.exposition/1,"
+    "keyway.identity/1");
+
+namespace keyway::api_etcd {
+namespace {
+
+class ApiPlugin {
+ public:
+  ApiPlugin(const kw_host* host, Options options) : tls_(&server_) {
+    server_.host = host;
+    server_.options = std::move(options);
+    plugin_.size = sizeof plugin_;
+    plugin_.self = this;
+    plugin_.start = &StartThunk;
+    plugin_.stop = &StopThunk;
+    plugin_.destroy = &DestroyThunk;
+    plugin_.get = &GetThunk;
+  }
+  kw_plugin* table() { return &plugin_; }
+
+  int32_t Start(kw_error* error) {
+    const int32_t code = TryStart(error);
+    if (code != KW_OK) Stop();
+    return code;
+  }
+
+  void Stop() {
+    for (const auto& thread : threads_) thread->RequestStop();
+    for (const auto& thread : threads_) thread->Join();
+    listeners_.clear();
+    threads_.clear();
+  }
+
+ private:
+  int32_t TryStart(kw_error* error) {
+    const kw_host* const host = server_.host;
+    server_.kernel = HostService<kw_kernel>(host, KW_KERNEL);
+    if (server_.kernel == nullptr) return Fail(error, KW_FAILED_PRECONDITION, "no kernel service");
+    server_.state = server_.kernel->state(host);
+    server_.exposition = HostService<kw_exposition>(host, KW_EXPOSITION);
+    server_.identity = HostService<kw_identity>(host, KW_IDENTITY);
+    if (HostService<kw_clock>(host, KW_CLOCK) == nullptr) {
+      return Fail(error, KW_FAILED_PRECONDITION, "no clock service");
+    }
+    server_.clock = Clock(host);
+    server_.log = Logger(host);
+    server_.metrics = ServerMetrics(host);
+    bool has_tls = false;
+    for (const std::string& url : server_.options.listen) {
+      std::unique_ptr<Listener> listener;
+      const int32_t code = Listener::Open(&server_, url, &listener, error);
+      if (code != KW_OK) return code;
+      has_tls = has_tls || listener->is_tls();
+      listeners_.push_back(std::move(listener));
+    }
+    if (has_tls) {
+      const int32_t code = tls_.Refresh(error);
+      if (code != KW_OK) return code;
+      server_.tls = &tls_;
+    }
+    for (uint32_t i = 0; i < server_.options.io_threads; ++i) {
+      threads_.push_back(std::make_unique<IoThread>(&server_, i));
+    }
+    for (const auto& listener : listeners_) listener->Attach(threads_);
+    // The first one accepts, so it starts last.
+    for (size_t i = threads_.size(); i-- > 0;) {
+      const int32_t code = threads_[i]->Start(error);
+      if (code != KW_OK) return code;
+    }
+    for (const std::string& url : server_.options.listen) {
+      server_.log.Info("api_listening", {{"url", url}});
+    }
+    return KW_OK;
+  }
+
+  static ApiPlugin* Self(kw_plugin* plugin) { return static_cast<ApiPlugin*>(plugin->self); }
+  static int32_t StartThunk(kw_plugin* plugin, kw_error* error) noexcept {
+    return Guard(error, [&] { return Self(plugin)->Start(error); });
+  }
+  static void StopThunk(kw_plugin* plugin) noexcept { Self(plugin)->Stop(); }
+  static void DestroyThunk(kw_plugin* plugin) noexcept { delete Self(plugin); }
+  static const void* GetThunk(kw_plugin* plugin, const char* interface_id) noexcept {
+    static constexpr uint64_t kEmptyTable = sizeof(uint64_t);
+    (void)plugin;
+    return std::string_view(interface_id) == KW_API ? &kEmptyTable : nullptr;
+  }
+
+  kw_plugin plugin_ = {};
+  Server server_;
+  TlsProvider tls_;
+  std::vector<std::unique_ptr<Listener>> listeners_;
+  std::vector<std::unique_ptr<IoThread>> threads_;
+};
+
+int32_t Create(const kw_host* host, const kw_config_item* items, size_t item_count,
+               kw_plugin** out, kw_error* error) noexcept {
+  return Guard(error, [&] {
+    auto* const plugin = new ApiPlugin(host, ReadOptions(ConfigReader(items, item_count)));
+    *out = plugin->table();
+    return KW_OK;
+  });
+}
+
+constexpr const char* kProvides[] = {KW_API, nullptr};
+constexpr const char* kNeeds[] = {KW_KERNEL,     KW_CLOCK,    KW_LOG, KW_METRICS,
+                                  KW_EXPOSITION, KW_IDENTITY, nullptr};
+
+}  // namespace
+}  // namespace keyway::api_etcd
+
+extern "C" KW_PLUGIN_ENTRY(api_etcd) {
+  using namespace keyway::api_etcd;
+  static const kw_descriptor descriptor = {
+      sizeof(kw_descriptor), KW_ABI_MAJOR, KW_ABI_MINOR, "api-etcd", "0.1.0", "Apache-2.0",
+      "alpha", kProvides, kNeeds, kOptionFields, kOptionFieldCount, &Create};
+  static const kw_descriptor* const descriptors[] = {&descriptor};
+  static const kw_entry entry = {sizeof(kw_entry), KW_ABI_MAJOR, KW_ABI_MINOR, descriptors, 1};
+  return &entry;
+}
