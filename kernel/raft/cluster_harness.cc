@@ -476,8 +476,10 @@ void Cluster::RandomStep() {
     for (uint64_t i = Random(3) + 1; i > 0; --i) {
       if (IsUp(to)) Propose(to, "v" + std::to_string(++proposed_));
     }
-  } else {
+  } else if (choice < 955) {
     if (IsUp(id)) Read(id);
+  } else {
+    Checkpoint(id, Random(20));
   }
   if (network_.size() > 400) network_.erase(network_.begin());
 }

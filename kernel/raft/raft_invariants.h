@@ -6,7 +6,9 @@
 
 #include <cstdint>
 #include <map>
+#include <optional>
 #include <string>
+#include <tuple>
 #include <vector>
 
 #include "kernel/raft/raft.h"
@@ -37,6 +39,8 @@ class RaftInvariants {
     uint64_t commit = 0;
     uint64_t leader_checked_term = 0;
   };
+  using LogEnd = std::tuple<uint64_t, uint64_t, std::optional<uint64_t>, uint64_t>;
+  bool LogChanged(const Raft& node);
   std::string CheckNode(const Raft& node);
   std::string CheckLeader(const Raft& node);
   static std::string CheckLogMatching(const Raft& a, const Raft& b);
@@ -44,6 +48,7 @@ class RaftInvariants {
   std::map<uint64_t, NodeId> leaders_;        // By term.
   std::map<uint64_t, Committed> committed_;   // By index.
   std::map<NodeId, Seen> seen_;
+  std::map<NodeId, LogEnd> log_ends_;
 };
 
 }  // namespace keyway::raft
