@@ -127,12 +127,12 @@ class Engine {
   int32_t OpenEnvironment(kw_error* error);
   int32_t OpenTables(kw_error* error);
   int32_t CheckFileSize(kw_error* error);
-  int32_t CheckMissingPages(uint64_t file_bytes, kw_error* error);
   uint8_t* MapAddress() const;
   // write.cc
   int Apply(MDB_txn* transaction, std::span<const kw_kv_op> ops) const;
   int DeleteRange(MDB_txn* transaction, MDB_cursor* cursor, const kw_kv_op& op) const;
   int TryBatch(std::span<const kw_kv_op> ops);
+  bool DiskIsFull(std::span<const kw_kv_op> ops) const;
   int32_t CheckOps(std::span<const kw_kv_op> ops, kw_error* error) const;
   int32_t GrowMap(kw_error* error);
   bool TryGrowMap(int wait_ms, int* result);

@@ -12,6 +12,7 @@
 #include <cstring>
 
 #include "engine.h"
+#include "file_check.h"
 
 namespace keyway::storage_lmdb {
 namespace {
@@ -185,50 +186,16 @@ int32_t Engine::CheckFileSize(kw_error* error) {
   MDB_envinfo environment;
   MDB_stat stat;
   mdb_env_info(environment_, &environment);
-  // Reads the meta page only.
-  if (const int result = mdb_env_stat(environment_, &stat); result != 0) {
-    return Failed(error, "mdb_env_stat", result);
-  }
-  const uint64_t needed = (uint64_t{environment.me_last_pgno} + 1) * stat.ms_psize;
-  if (file_bytes >= needed) return KW_OK;
+  mdb_env_stat(environment_, &stat);  // Both read the meta page only.
+  const uint64_t expected = (uint64_t{environment.me_last_pgno} + 1) * stat.ms_psize;
+  if (file_bytes >= expected) return KW_OK;
   log_.Warn("file_short", {{"file", std::string_view(DataPath())},
                            {"bytes", file_bytes},
-                           {"bytes_expected", needed}});
-  if (::ftruncate(data_file_, static_cast<off_t>(needed)) != 0) {
-    return Failed(error, "ftruncate", errno);
-  }
-  const int32_t code = CheckMissingPages(file_bytes, error);
-  if (code != KW_OK && ::ftruncate(data_file_, info.st_size) != 0) {
-    log_.Error("ftruncate_failed", {{"file", std::string_view(DataPath())}, {"errno", errno}});
-  }
-  return code;
-}
-
-// Walks all tables; the pages from `file_bytes` on are known to be zeros.
-int32_t Engine::CheckMissingPages(uint64_t file_bytes, kw_error* error) {
-  const uint8_t* maybe_end = nullptr;
-  if (const uint8_t* map = MapAddress(); map != nullptr) maybe_end = map + file_bytes;
-  MDB_txn* transaction = nullptr;
-  int result = mdb_txn_begin(environment_, nullptr, MDB_RDONLY, &transaction);
-  if (result != 0) return Failed(error, "mdb_txn_begin", result);
-  for (uint32_t table = 0; table < KW_KV_TABLE_COUNT && result == 0; ++table) {
-    const char name[2] = {static_cast<char>('0' + table), '\0'};
-    MDB_dbi database;
-    MDB_cursor* cursor = nullptr;
-    result = mdb_dbi_open(transaction, name, 0, &database);
-    if (result == 0) result = mdb_cursor_open(transaction, database, &cursor);
-    MDB_val key, value;
-    while (result == 0 && (result = mdb_cursor_get(cursor, &key, &value, MDB_NEXT)) == 0) {
-      const uint8_t* value_end = static_cast<const uint8_t*>(value.mv_data) + value.mv_size;
-      if (maybe_end != nullptr && value_end > maybe_end) result = MDB_CORRUPTED;
-    }
-    if (result == MDB_NOTFOUND) result = 0;  // The end, or a table that does not exist yet.
-    if (cursor != nullptr) mdb_cursor_close(cursor);
-  }
-  mdb_txn_abort(transaction);
-  if (result == 0) return KW_OK;
-  return Fail(error, KW_DATA_LOSS, DataPath(), ": the file ends at byte ", file_bytes,
-              ", and pages behind that are in use");
+                           {"bytes_expected", expected}});
+  const std::string problem = CheckFile(data_file_);
+  if (problem.empty()) return KW_OK;
+  return Fail(error, KW_DATA_LOSS, DataPath(), ": the file ends at byte ", file_bytes, " of ",
+              expected, ": ", std::string_view(problem));
 }
 
 // Where the file is mapped, NULL if that cannot be told: LMDB does not, so the kernel is asked.

@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // Batches: all or nothing, and the growth of the map.
+#include <fcntl.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 #include <cerrno>
 #include <cstdlib>
@@ -49,6 +51,8 @@ int32_t Engine::Write(std::span<const kw_kv_op> ops, kw_error* error) {
     if (const int32_t code = GrowMap(error); code != KW_OK) return code;
     result = TryBatch(ops);
   }
+  // LMDB takes a write that was cut short by a full disk for an I/O error.
+  if (result == EIO && DiskIsFull(ops)) result = ENOSPC;
   switch (result) {
     case 0:
       break;
@@ -73,6 +77,18 @@ int32_t Engine::Write(std::span<const kw_kv_op> ops, kw_error* error) {
     (void)TryGrowMap(0, &result);
   }
   return KW_OK;
+}
+
+// Whether the file cannot grow by what `ops` may take at most, found out by trying.
+bool Engine::DiskIsFull(std::span<const kw_kv_op> ops) const {
+  uint64_t bytes = 64 * page_bytes_;
+  for (const kw_kv_op& op : ops) bytes += op.key.len + op.value.len + 4 * page_bytes_;
+  struct stat info;
+  if (::fstat(data_file_, &info) != 0) return false;
+  const int result = ::fallocate(data_file_, 0, info.st_size, static_cast<off_t>(bytes));
+  const int number = errno;
+  if (result != 0) return number == ENOSPC || number == EDQUOT || number == EFBIG;
+  return ::ftruncate(data_file_, info.st_size) != 0;
 }
 
 // Returns a result of LMDB. Unless it is 0, nothing has changed.
