@@ -13,3 +13,6 @@ STUBS = ROOT / "build" / "stubs"
 KEYWAYD = BUILD / "bin" / "keywayd"
 KEYWAYCTL = BUILD / "bin" / "keywayctl"
 LOADGEN = BUILD / "bin" / "keyway-loadgen"
+
+# A sanitizer makes everything several times slower and larger: limits on time and memory are widened.
+SLOWNESS = 8 if os.environ.get("KEYWAY_SANITIZED") else 1

@@ -9,13 +9,13 @@ import time
 
 import pytest
 
-from harness import loadgen
+from harness import loadgen, paths
 from harness.client import grpc, rpc
 from harness.cluster import add_member, wait_until
 from harness.loadgen import Writers, verify
 
 # etcd 3.7 needs 1.3 s (median) to 1.8 s; the suite can be run against it.
-FAILOVER_MS_MAX = {"keyway": 500, "etcd": 4000}
+FAILOVER_MS_MAX = {"keyway": 500 * paths.SLOWNESS, "etcd": 4000}
 
 
 def under_way(node, writes=100):
