@@ -727,7 +727,7 @@ TEST_P(MvccModel, AnswersAsTheModelDoes) {
   Options options{.cache_bytes = static_cast<size_t>(seed % 5) * 200,
                   .recent_bytes = static_cast<size_t>(seed % 3) * 1000};
   Fuzz fuzz(seed, options);
-  fuzz.Run(1500);
+  fuzz.Run(4000);
 }
 
 INSTANTIATE_TEST_SUITE_P(Seeds, MvccModel, testing::Range(1, 41));
