@@ -70,9 +70,9 @@ void Core::Begin(uint64_t now_ns) {
   now_ns_ = now_ns;
   UpdatePeers();
   PublishState();
-  if (raft_ != nullptr && raft_->IsVoter() && raft_->configuration().voters.size() == 1) {
-    raft_->Campaign();
-  }
+  if (raft_ == nullptr) return;
+  DrainRaft();  // Applies what is committed, the initial members among it.
+  if (raft_->IsVoter() && raft_->configuration().voters.size() == 1) raft_->Campaign();
 }
 
 void Core::TakeInbox() {
@@ -202,8 +202,9 @@ void Core::OnRoleMayHaveChanged() {
         Log(deps_.logger, KW_LOG_INFO, "following", {{"leader", HexId(leader)}, {"term", term}});
       }
       for (const auto& [id, forward] : lease_forwards_) SendLeaseQuery(id, forward);
-    } else {
-      Log(deps_.logger, KW_LOG_WARN, "leader_lost", {{"term", term}});
+    } else if (last_leader_ != 0) {
+      Log(deps_.logger, KW_LOG_WARN, "leader_lost",
+          {{"leader", HexId(last_leader_)}, {"term", term}});
     }
   }
   last_role_ = role;
