@@ -10,6 +10,7 @@
 
 #include "buffer.h"
 #include "keyway/kernel.h"
+#include "pool.h"
 #include "wire.h"
 
 namespace keyway::api_etcd {
@@ -18,7 +19,12 @@ namespace keyway::api_etcd {
 class Body {
  public:
   Body() = default;
-  ~Body() { Clear(0); }
+  // Takes its memory from the pool of its thread, and gives it back.
+  explicit Body(Pool* pool) : maybe_pool_(pool), flat_(pool->TakeBuffer()) {}
+  ~Body() {
+    Clear(kBufferKeptBytes);
+    if (maybe_pool_ != nullptr) maybe_pool_->GiveBuffer(std::move(flat_));
+  }
   Body(const Body&) = delete;
   Body& operator=(const Body&) = delete;
 
@@ -50,6 +56,9 @@ class Body {
   static size_t CopyRecords(Chunk& chunk, uint8_t* out, size_t count);
   void DropFinished();
 
+  static constexpr size_t kBufferKeptBytes = 4096;
+
+  Pool* const maybe_pool_ = nullptr;
   Buffer flat_; // what comes before chunks_
   std::deque<Chunk>* chunks_ = nullptr;
   size_t pending_bytes_ = 0;

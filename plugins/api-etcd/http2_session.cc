@@ -44,7 +44,8 @@ nghttp2_option* Http2Session::SessionOptions() {
 }
 
 Http2Session::Http2Session(Connection* connection) : connection_(connection) {
-  if (nghttp2_session_server_new2(&session_, Callbacks(), this, SessionOptions()) != 0) {
+  if (nghttp2_session_server_new3(&session_, Callbacks(), this, SessionOptions(),
+                                  io()->pool().nghttp2_memory()) != 0) {
     throw std::bad_alloc();
   }
   provider_.read_callback = &ReadBody;
@@ -115,7 +116,9 @@ void Http2Session::CloseStream(Stream* stream, uint32_t) {
   if (stream->next != nullptr) stream->next->previous = stream->previous;
   if (first_stream_ == stream) first_stream_ = stream->next;
   --stream_count_;
-  delete stream;
+  Pool& pool = io()->pool();
+  stream->~Stream();
+  pool.Give(stream);
 }
 
 // ---- floods ---------------------------------------------------------------------------------------
@@ -171,7 +174,9 @@ int Http2Session::OnBeginFrame(nghttp2_session*, const nghttp2_frame_hd* head, v
 int Http2Session::OnBeginHeaders(nghttp2_session* session, const nghttp2_frame* frame, void* user) {
   if (frame->headers.cat != NGHTTP2_HCAT_REQUEST) return 0;
   Http2Session* const self = Self(user);
-  auto* const stream = new Stream(self, frame->hd.stream_id);
+  void* const memory = self->io()->pool().Take(sizeof(Stream));
+  if (memory == nullptr) return NGHTTP2_ERR_CALLBACK_FAILURE;
+  auto* const stream = new (memory) Stream(self, frame->hd.stream_id);
   stream->next = self->first_stream_;
   if (stream->next != nullptr) stream->next->previous = stream;
   self->first_stream_ = stream;

@@ -13,6 +13,7 @@
 #include <vector>
 
 #include "call.h"
+#include "pool.h"
 #include "server.h"
 #include "timer_wheel.h"
 
@@ -81,6 +82,7 @@ class IoThread {
   const kw_watch_sink* watch_sink() const { return &watch_sink_; }
   uint64_t now_ns() const { return now_ns_; }
   TimerWheel& timers() { return timers_; }
+  Pool& pool() { return pool_; }
   bool is_stopping() const { return stop_phase_ != 0; }
 
   // Ownership goes to the loop; false if the socket could not be taken.
@@ -139,6 +141,7 @@ class IoThread {
 
   // Of the loop.
   alignas(64) uint64_t now_ns_ = 0;
+  Pool pool_; // Outlives the connections below.
   TimerWheel timers_;
   struct TlsTimer : TimerWheel::Timer {
     IoThread* io = nullptr;

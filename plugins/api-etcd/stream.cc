@@ -48,7 +48,8 @@ bool IsGrpcContentType(std::string_view value) {
 
 }  // namespace
 
-Stream::Stream(Http2Session* session, int32_t id) : session_(session), id_(id) {
+Stream::Stream(Http2Session* session, int32_t id)
+    : session_(session), id_(id), in_(io()->pool().TakeBuffer()), body_(&io()->pool()) {
   deadline_timer_.stream = this;
   deadline_timer_.fire = [](TimerWheel::Timer* timer) {
     static_cast<StreamTimer*>(timer)->stream->OnDeadline();
@@ -64,6 +65,7 @@ Stream::~Stream() {
   io()->timers().Clear(&leader_timer_);
   session_->CountBuffered(0, in_.size());
   Orphan();
+  io()->pool().GiveBuffer(std::move(in_));
 }
 
 IoThread* Stream::io() { return session_->io(); }

@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <chrono>
 #include <cstring>
+#include <list>
 
 #include "encode.h"
 #include "keyway/slice.hpp"
@@ -52,10 +53,10 @@ std::string FakeRecord::Encode() const {
 
 struct FakeKernel::Reply : kw_reply {
   std::vector<kw_op_result> op_results;
-  std::deque<std::vector<kw_op_result>> nested_results;
-  std::deque<std::vector<kw_slice>> slices;
+  std::list<std::vector<kw_op_result>> nested_results;
+  std::list<std::vector<kw_slice>> slices;
   std::vector<std::shared_ptr<std::string>> held;
-  std::deque<std::string> texts;
+  std::list<std::string> texts;
   std::vector<kw_member> member_list;
   kw_lease_info lease_info = {};
   std::vector<int64_t> lease_ids;
