@@ -20,6 +20,7 @@ constexpr kw_config_field kClusterFields[] = {
 constexpr kw_config_field kRaftFields[] = {
     {"heartbeat_interval", "duration(1..10000)", "100ms", "between heartbeats of the leader"},
     {"election_timeout", "duration(10..50000)", "1000ms", "without a heartbeat until an election"},
+    {"log_entries_kept", "int(0..100000000)", "5000", "for followers that lag; more need a snapshot"},
 };
 constexpr kw_config_field kLimitsFields[] = {
     {"request_bytes_max", "bytes(1KiB..3MiB)", "1.5MiB", "largest write request"},
@@ -183,6 +184,7 @@ class Checker {
     config_.join_existing = options("cluster").Text("state") == "existing";
     config_.heartbeat_ms = number("raft", "heartbeat_interval");
     config_.election_ms = number("raft", "election_timeout");
+    config_.log_entries_kept = number("raft", "log_entries_kept");
     config_.request_bytes_max = number("limits", "request_bytes_max");
     config_.txn_ops_max = number("limits", "txn_ops_max");
     config_.quota_bytes = number("limits", "quota_bytes");

@@ -5,7 +5,7 @@
 //
 //   [node]             name, data_dir, advertise_client_urls
 //   [cluster]          token, state; [cluster.members] NAME = "URL" or ["URL", ...]
-//   [raft]             heartbeat_interval, election_timeout
+//   [raft]             heartbeat_interval, election_timeout, log_entries_kept
 //   [limits]           request_bytes_max, txn_ops_max, quota_bytes
 //   [cache]            bytes
 //   [storage] [log] [transport] [auth] [[metrics]] [[api]]
@@ -50,6 +50,7 @@ struct Config {
   std::vector<std::string> listen_peer_urls;
   uint64_t heartbeat_ms = 0;
   uint64_t election_ms = 0;
+  uint64_t log_entries_kept = 0;
   uint64_t request_bytes_max = 0;
   uint64_t txn_ops_max = 0;
   uint64_t quota_bytes = 0;  // 0: no quota.

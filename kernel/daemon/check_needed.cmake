@@ -1,0 +1,18 @@
+# SPDX-License-Identifier: Apache-2.0
+# Fails if FILE needs a library beyond libc, libstdc++ and Abseil.
+execute_process(COMMAND readelf -d -W ${FILE} OUTPUT_VARIABLE dynamic RESULT_VARIABLE code)
+if(NOT code EQUAL 0)
+  message(FATAL_ERROR "readelf failed on ${FILE}")
+endif()
+string(REGEX MATCHALL "\\(NEEDED\\)[^\n]*\\[[^]\n]*\\]" lines "${dynamic}")
+set(count 0)
+foreach(line IN LISTS lines)
+  string(REGEX REPLACE ".*\\[(.*)\\]" "\\1" library "${line}")
+  math(EXPR count "${count} + 1")
+  if(NOT library MATCHES "^(libc|libm|libstdc\\+\\+|libgcc_s|libabsl_[a-z_0-9]+)\\.so\\.[0-9]+$")
+    message(SEND_ERROR "${FILE} needs ${library}, which the kernel must not link")
+  endif()
+endforeach()
+if(count EQUAL 0)
+  message(FATAL_ERROR "${FILE} names no library at all")
+endif()
