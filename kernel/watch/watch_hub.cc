@@ -67,10 +67,13 @@ class WatchHub::Impl {
   void Cancel(Watch* watch, Outcome outcome, int64_t compact_revision);
   // Cancels lagging watches that want revisions that may be gone.
   void CancelCompacted(int64_t compact_revision);
-  void CatchUp(Slice* slice);
+  // `may_read`: whether the slot is free for what turns out to be missing still.
+  void CatchUp(Slice* slice, bool may_read);
   // Items of `slice` whose previous records must be read for watches that take part in it.
   std::vector<uint32_t> MissingOf(Slice* slice);
   Slice RecentSlice(int64_t from, size_t changes_max) const;
+  void WantPrev(Slice slice, std::vector<uint32_t> missing);
+  bool HistoryIsWanted(int64_t recent_from) const;
   void FreeSlot();
 
   const ChangeSource* const source_;
@@ -85,6 +88,7 @@ class WatchHub::Impl {
   Slice slice_;                   // kPrevWanted, kPrev
   std::vector<uint32_t> asked_;   // Its items whose previous record is to be read.
   size_t asked_done_ = 0;         // So many of them have it.
+  bool recent_had_slot_ = false;  // The last to take it was a slice of recent changes.
 
   uint64_t picks_ = 0;
   uint64_t slices_ = 0;
@@ -275,15 +279,15 @@ bool WatchHub::Impl::Step(size_t changes_max) {
   if (first == nullptr) return false;
   Slice slice = RecentSlice(first->next_revision, changes_max);
   std::vector<uint32_t> missing = MissingOf(&slice);
-  if (!missing.empty() && slot_ == Slot::kIdle) {
-    slot_ = Slot::kPrevWanted;
-    asked_ = std::move(missing);
-    asked_done_ = 0;
-    slice_ = std::move(slice);
+  int64_t recent_from = source_->recent_from();
+  // By turns with the history: neither may keep the other from reading.
+  bool history_is_next = recent_had_slot_ && HistoryIsWanted(recent_from);
+  if (!missing.empty() && slot_ == Slot::kIdle && !history_is_next) {
+    WantPrev(std::move(slice), std::move(missing));
+    recent_had_slot_ = true;
     return true;  // The next Step() delivers what needs no read.
   }
-  CatchUp(&slice);
-  int64_t recent_from = source_->recent_from();
+  CatchUp(&slice, /*may_read=*/false);
   for (const Watch* watch : registry_.ready()) {
     if (!watch->blocked && watch->next_revision >= recent_from) return true;
   }
@@ -333,7 +337,7 @@ std::vector<uint32_t> WatchHub::Impl::MissingOf(Slice* slice) {
   return missing;
 }
 
-void WatchHub::Impl::CatchUp(Slice* slice) {
+void WatchHub::Impl::CatchUp(Slice* slice, bool may_read) {
   ++slices_;
   participants_.clear();
   for (Watch* watch : registry_.ready()) {
@@ -351,7 +355,7 @@ void WatchHub::Impl::CatchUp(Slice* slice) {
       const EventList& list = matcher_.ListFor(watch->flags);
       watch->stop_revision = Emit(watch, list);
       bool waits_for_prev = watch->credit > 0 && watch->stop_revision != 0;
-      watch->blocked = waits_for_prev && slot_ != Slot::kIdle;
+      watch->blocked = waits_for_prev && !may_read;
     }
   }
   matcher_.Finish();
@@ -368,9 +372,16 @@ void WatchHub::Impl::CatchUp(Slice* slice) {
 
 std::optional<HistoryRead> WatchHub::Impl::NextHistoryRead() {
   if (slot_ != Slot::kIdle || registry_.ready().empty()) return std::nullopt;
-  CancelCompacted(source_->compact_revision());
-  Watch* first = Pick(false);
-  if (first == nullptr) return std::nullopt;
+  Watch* first = nullptr;
+  if (HistoryIsWanted(source_->recent_from())) {
+    CancelCompacted(source_->compact_revision());
+    first = Pick(false);
+  }
+  recent_had_slot_ = false;
+  if (first == nullptr) {
+    FreeSlot();  // Whoever made way for the history need not any more.
+    return std::nullopt;
+  }
   read_ = HistoryRead();
   read_.from = first->next_revision;
   read_.to = std::min(source_->recent_from(), revision_ + 1);
@@ -392,13 +403,24 @@ void WatchHub::Impl::OnHistory(std::vector<mvcc::Change> changes, int64_t reache
   std::vector<uint32_t> missing = MissingOf(&slice);
   FreeSlot();
   if (missing.empty()) {
-    CatchUp(&slice);
-    return;
+    CatchUp(&slice, /*may_read=*/true);
+  } else {
+    WantPrev(std::move(slice), std::move(missing));
   }
+}
+
+void WatchHub::Impl::WantPrev(Slice slice, std::vector<uint32_t> missing) {
   slot_ = Slot::kPrevWanted;
+  slice_ = std::move(slice);
   asked_ = std::move(missing);
   asked_done_ = 0;
-  slice_ = std::move(slice);
+}
+
+bool WatchHub::Impl::HistoryIsWanted(int64_t recent_from) const {
+  for (const Watch* watch : registry_.ready()) {
+    if (watch->next_revision < recent_from) return true;
+  }
+  return false;
 }
 
 std::vector<mvcc::Revision> WatchHub::Impl::NextPrevReads() {
@@ -426,7 +448,7 @@ void WatchHub::Impl::OnPrevRecords(std::vector<SharedBytes> records) {
   }
   Slice slice = std::move(slice_);
   FreeSlot();
-  CatchUp(&slice);
+  CatchUp(&slice, /*may_read=*/true);
 }
 
 void WatchHub::Impl::OnReadFailed() {
