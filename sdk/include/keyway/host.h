@@ -48,7 +48,8 @@ typedef struct kw_metrics {
   uint64_t *(*cell)(const kw_host *host, uint32_t kind, const char *name, const char *help,
                     const kw_field *labels, size_t label_count);
   /* [control] A histogram: `bounds` ascending in seconds; returns bound_count + 1 bucket counters
-   * (the last is +Inf) followed by one cell with the sum in nanoseconds. [inst] */
+   * (the last is +Inf) followed by one cell with the sum in nanoseconds [inst]. NULL for more than 64
+   * bounds. */
   uint64_t *(*histogram)(const kw_host *host, const char *name, const char *help,
                          const kw_field *labels, size_t label_count, const double *bounds,
                          size_t bound_count);
