@@ -191,6 +191,7 @@ bool Core::ApplyProposal(const raft::Entry& entry, const Proposal& proposal) {
       }
       ReplyPtr reply = NewReply();
       membership_.FillReply(reply.get());
+      reply->revision = 0;  // As etcd: headers of Cluster replies carry none.
       reply->new_member_id = change.member.id;
       Finish(request, std::move(reply));
       return true;

@@ -194,6 +194,7 @@ void Core::RunReadTxn(kw_request* request) {
 void Core::RunMemberList(kw_request* request) {
   ReplyPtr reply = NewReply();
   membership_.FillReply(reply.get());
+  reply->revision = 0;  // As etcd: headers of Cluster replies carry none.
   Finish(request, std::move(reply));
 }
 

@@ -193,6 +193,7 @@ bool Core::Recover(std::string* error) {
     hub_ = std::make_unique<watch::WatchHub>(change_source_.get(), mvcc_->revision());
     if (config_.join_existing) {
       joining_ = true;
+      mvcc_->FinishRestore(1, 0, true);
       if (!WriteIdentity(error)) return false;
       Log(deps_.logger, KW_LOG_INFO, "waiting_for_cluster", {{"name", config_.name}});
       return true;
@@ -207,6 +208,7 @@ bool Core::Recover(std::string* error) {
   identity_ = *identity;
   if (identity_.member_id == 0) {  // Stopped while it waited to be named.
     joining_ = true;
+    mvcc_->FinishRestore(1, 0, true);
     hub_ = std::make_unique<watch::WatchHub>(change_source_.get(), mvcc_->revision());
     return true;
   }

@@ -421,10 +421,12 @@ void Core::ExpireLeases() {
     return;
   }
   constexpr size_t kLeasesPerTick = 10000;
+  FlushProposals();  // These go into entries of their own, never to another leader.
   for (int64_t lease : leases_.Expired(static_cast<int64_t>(now_ms()), kLeasesPerTick)) {
     EncodeExpireProposal(raft_->term(), lease, &batch_);
     if (batch_.size() >= kProposalBatchBytes) FlushProposals();
   }
+  FlushProposals();
 }
 
 // ---- requests that are answered at once -----------------------------------------------------------

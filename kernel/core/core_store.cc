@@ -191,18 +191,22 @@ void Core::TryHashes() {
                           return true;
                         });
             },
-            [this, work, ticket, request, revision, current = mvcc_->revision(),
+            [this, work, ticket, request, revision, epoch = install_epoch_,
+             current = mvcc_->revision(),
              compact_revision = mvcc_->compact_revision()] {
               EndEngineRead(ticket);
               if (!work->error.empty()) {
                 Fatal("the store cannot be read: " + work->error);
                 return Fail(request, Failure(KW_DETAIL_CORRUPT));
               }
+              if (failed_ || epoch != install_epoch_) {  // Over what a snapshot has replaced.
+                return Fail(request, Failure(failed_ ? KW_DETAIL_STOPPED : KW_DETAIL_TIMEOUT));
+              }
               ReplyPtr reply = NewReply();
               reply->revision = current;
               kw_hash* hash = reply->arena.New<kw_hash>();
               hash->hash = work->hash;
-              hash->compact_revision = compact_revision;
+              hash->compact_revision = compact_revision == 0 ? -1 : compact_revision;  // As etcd.
               hash->hash_revision = revision;
               reply->hash = hash;
               Finish(request, std::move(reply));

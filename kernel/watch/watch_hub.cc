@@ -148,6 +148,7 @@ void WatchHub::Impl::Cancel(Watch* watch, Outcome outcome, int64_t compact_revis
   batch->code = outcome.code;
   batch->detail = outcome.detail;
   batch->compact_revision = compact_revision;
+  if (compact_revision != 0) batch->revision = 0;  // As etcd: no revision in this header.
   KW_CHECK(watch->sink->watches > 0);
   --watch->sink->watches;
   registry_.Remove(watch);
