@@ -96,7 +96,8 @@ class Mvcc {
   size_t ApplyDelete(const std::vector<std::string_view>& keys, bool want_prev);
   // Schedules a compaction. Errors: COMPACTED, FUTURE_REVISION.
   Outcome ApplyCompact(int64_t revision);
-  // Visits up to `keys_max` keys (and about 4 x as many versions); appends revisions whose records are to be deleted from the engine.
+  // Visits up to `keys_max` keys (and about 4 x as many versions); appends revisions whose records are
+  // to be deleted from the engine. Those of one key come oldest first, and are to be deleted so.
   // Keeps for each key the newest version <= compact_revision unless it is a tombstone older than
   // compact_revision (a tombstone at it stays, so that a watch from it sees the delete).
   void CompactStep(size_t keys_max, std::vector<Revision>* deleted);

@@ -260,7 +260,8 @@ void RangeScan::EmitRecord(SharedBytes record) {
 
 kw_slice RangeScan::EncodeKeyOnly(const RecordFields& fields) {
   size_t size = RecordSize(fields);
-  char* bytes = reply_->arena.NewArray<char>(size);
+  // In words: the arena zeroes element by element.
+  char* bytes = reinterpret_cast<char*>(reply_->arena.NewArray<uint64_t>((size + 7) / 8));
   WriteRecord(fields, bytes);
   return ToSlice({bytes, size});
 }

@@ -169,7 +169,7 @@ TxnBuilder RandomTxn(std::mt19937* random, int depth) {
 TEST(CheckTxn, FindsTheOverlapsThatEtcdFinds) {
   std::mt19937 random(20240607);
   int refused = 0;
-  constexpr int kRounds = 50000;
+  constexpr int kRounds = 20000;
   for (int round = 0; round < kRounds; ++round) {
     TxnBuilder builder = RandomTxn(&random, 2);
     kw_txn txn = builder.txn();
