@@ -6,7 +6,7 @@ import re
 # Values that differ between any two clusters; their presence is still compared.
 HIDDEN = {
     "cluster_id", "member_id", "raft_term", "raftTerm", "raftIndex", "raftAppliedIndex", "dbSize",
-    "dbSizeInUse", "dbSizeQuota", "leader", "version", "storageVersion", "hash", "Endpoint",
+    "dbSizeInUse", "dbSizeQuota", "leader", "storageVersion", "hash", "Endpoint",
     "peerURLs", "clientURLs", "name", "took", "ID",
 }  # fmt: skip
 
@@ -28,10 +28,10 @@ def mask_json(value, leases=None):
     if isinstance(value, dict):
         masked = {}
         for key, item in value.items():
-            if key in HIDDEN:
+            if key in HIDDEN or (key == "version" and isinstance(item, str)):
                 masked[key] = "<hidden>"
             elif key == "lease" and isinstance(item, int):
-                masked[key] = (leases or {}).get(f"{item:x}", "<lease>") if item else 0
+                masked[key] = (leases or {}).get(f"{item:016x}", "<lease>") if item else 0
             else:
                 masked[key] = mask_json(item, leases)
         return masked
