@@ -477,7 +477,10 @@ void Cluster::RandomStep() {
       if (IsUp(to)) Propose(to, "v" + std::to_string(++proposed_));
     }
   } else if (choice < 955) {
-    if (IsUp(id)) Read(id);
+    // Rather where a leader may be deposed and not know it.
+    for (Node& node : nodes_) {
+      if (node.raft != nullptr && (node.id == id || node.raft->role() == Role::kLeader)) Read(node.id);
+    }
   } else {
     Checkpoint(id, Random(20));
   }
@@ -505,7 +508,7 @@ void Cluster::RandomFault() {
       }
       return;
     case 4:
-      return Isolate(id);
+      return Isolate(Leader() != 0 && Random(2) == 0 ? Leader() : id);
     case 5:
     case 6:
       blocked_.clear();

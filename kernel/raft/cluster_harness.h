@@ -146,7 +146,7 @@ class Cluster {
     uint64_t sender_boots = 0;
   };
 
-  Node& node(NodeId id) { return nodes_[id - 1]; }
+  Node& node(NodeId id) { return nodes_.at(id - 1); }
   uint64_t Random(uint64_t bound);
   void Boot(Node& node);
   void Pump(Node& node);

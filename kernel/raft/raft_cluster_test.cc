@@ -65,13 +65,13 @@ void RunSeeds(ClusterOptions options, uint64_t seeds, int steps, Totals* totals)
 
 TEST(RaftCluster, StaysSafeWithThreeNodes) {
   Totals totals;
-  RunSeeds({.voters = 3}, SeedCount(40), 4000, &totals);
+  RunSeeds({.voters = 3}, SeedCount(100), 4000, &totals);
   EXPECT_GT(totals.snapshots, 0u);
 }
 
 TEST(RaftCluster, StaysSafeWithFiveNodes) {
   Totals totals;
-  RunSeeds({.voters = 5}, SeedCount(20), 4000, &totals);
+  RunSeeds({.voters = 5}, SeedCount(50), 4000, &totals);
 }
 
 TEST(RaftCluster, StaysSafeWithSmallWindowsAndNoCache) {
@@ -83,7 +83,7 @@ TEST(RaftCluster, StaysSafeWithSmallWindowsAndNoCache) {
 
 TEST(RaftCluster, StaysSafeWhileMembershipChanges) {
   Totals totals;
-  RunSeeds({.voters = 3, .nodes = 6}, SeedCount(40), 5000, &totals);
+  RunSeeds({.voters = 3, .nodes = 6}, SeedCount(80), 5000, &totals);
   EXPECT_GT(totals.snapshots, 0u);
 }
 

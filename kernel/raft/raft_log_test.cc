@@ -196,6 +196,19 @@ TEST(RaftLog, ResetLeavesAnEmptyLogAndVoidsReports) {
   EXPECT_EQ(log.durable_index(), 11u);
 }
 
+TEST(RaftLog, ResetBelowTheEndVoidsReportsOfWhatWasAbove) {
+  RaftLog log = MakeLog({1, 1});
+  for (uint64_t i = 3; i <= 6; ++i) log.Append(MakeEntry(i, 1));
+  log.TakeUnstable(1);
+
+  log.Reset(4, 2);
+  log.Append(MakeEntry(5, 2));
+  log.TakeUnstable(2);
+  log.OnDurable(1);
+
+  EXPECT_EQ(log.durable_index(), 4u);
+}
+
 TEST(RaftLog, KnowsOfUnappliedConfigurations) {
   RaftLog log = MakeLog({1});
   log.Append(MakeEntry(2, 1, EntryKind::kConfiguration));

@@ -76,6 +76,20 @@ TEST(Raft, SingleVoterWaitsForItsOwnDisk) {
   EXPECT_EQ(raft.TakeOutput().append->hard_state, (HardState{1, 1, 2}));
 }
 
+TEST(Raft, ReportOfAnEarlierAppendIsNotThatOfTheVote) {
+  Raft raft(MakeOptions(1), MakeState({1}));
+  raft.Step(MakeMessage(MessageKind::kHeartbeat, 9, 1, 5));  // A term to store, from outside.
+  const uint64_t first = raft.TakeOutput().append->seq;
+  raft.Campaign();
+  const uint64_t second = raft.TakeOutput().append->seq;
+
+  raft.OnDurable(first);
+  EXPECT_EQ(raft.role(), Role::kCandidate);
+  raft.OnDurable(second);
+  EXPECT_EQ(raft.role(), Role::kLeader);
+  EXPECT_EQ(raft.term(), 6u);
+}
+
 TEST(Raft, SeveralAppendsMayBeUnderWay) {
   Raft raft(MakeOptions(1), MakeState({1}));
   raft.Campaign();
@@ -216,6 +230,22 @@ TEST(Raft, LateAppendDoesNotShortenTheLog) {
 
   EXPECT_EQ(raft.last_index(), 4u);
   EXPECT_EQ(raft.TakeOutput().messages[0].index, 1u);
+}
+
+// Raft paper, figure 2, AppendEntries step 5: only what this message has verified is committed.
+TEST(Raft, CommitEndsWithTheLastNewEntry) {
+  InitialState state = MakeState({1, 2, 3});
+  state.hard_state = {1, 0, 0};
+  for (uint64_t i = 1; i <= 4; ++i) state.entries.push_back(MakeEntry(i, 1));
+  Raft raft(MakeOptions(1), std::move(state));
+  Message append = MakeMessage(MessageKind::kAppend, 2, 1, 2);
+  append.index = 1;
+  append.log_term = 1;
+  append.commit = 4;  // Of the leader's log, whose entries 2 to 4 are others.
+
+  raft.Step(append);
+
+  EXPECT_EQ(raft.commit_index(), 1u);
 }
 
 TEST(Raft, RejectsGiveTheTermToSkip) {
