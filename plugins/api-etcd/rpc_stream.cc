@@ -64,7 +64,7 @@ void RangeStreamHandler::OnMessage(kw_slice message) {
 }
 
 void RangeStreamHandler::OnHalfClose() {
-  if (!has_request_) stream_->Finish({KW_INTERNAL, "EOF"});
+  if (!has_request_) stream_->Finish({KW_UNKNOWN, "EOF"});
 }
 
 void RangeStreamHandler::Stop() {
@@ -285,7 +285,7 @@ void HealthWatchHandler::OnMessage(kw_slice message) {
 }
 
 void HealthWatchHandler::OnHalfClose() {
-  if (!has_request_) stream_->Finish({KW_INTERNAL, "EOF"});
+  if (!has_request_) stream_->Finish({KW_UNKNOWN, "EOF"});
 }
 
 }  // namespace keyway::api_etcd

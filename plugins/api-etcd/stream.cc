@@ -128,13 +128,9 @@ void Stream::OnHeadersEnd() {
 }
 
 void Stream::StartHttp() {
-  if (is_post_ && (method_ != nullptr || !content_type_.empty())) {
-    HttpResponse response;
-    if (method_ != nullptr) {
-      response.status = 415;
-      response.body = "invalid gRPC request content-type \"" + content_type_ + "\"";
-      return Respond(std::move(response));
-    }
+  if (is_post_ && method_ != nullptr) {
+    return Refuse("415", {KW_INVALID_ARGUMENT,
+                          "invalid gRPC request content-type \"" + content_type_ + "\""});
   }
   const std::string target = method_ == nullptr ? path_ : std::string(method_->path);
   query_ = std::make_unique<HttpQuery>(io(), this);
@@ -171,9 +167,8 @@ bool Stream::CheckStart() {
 
 void Stream::StartGrpc() {
   if (!is_post_) {
-    HttpResponse response;
-    response.status = 405;
-    return Respond(std::move(response));
+    return Refuse("405", {KW_INTERNAL, "Received a HEADERS frame with :method \"" +
+                                           http_method_ + "\" which should be POST"});
   }
   if (!CheckStart()) return;
   SetTimers();
@@ -291,7 +286,7 @@ void Stream::OnEnd() {
   if (in_.empty()) {
     handler_->OnHalfClose();
   } else if (handler_->WantsMessages()) {
-    Finish({KW_INTERNAL, "unexpected EOF"});
+    Finish({KW_UNKNOWN, "unexpected EOF"});
   }
 }
 
@@ -301,7 +296,7 @@ void Stream::StartUnary() {
   const int found = NextMessage(&message, &frame_bytes);
   if (found < 0) return;
   if (found == 0) {
-    Finish({KW_INTERNAL, in_.empty() ? "EOF" : "unexpected EOF"});
+    Finish({KW_UNKNOWN, in_.empty() ? "EOF" : "unexpected EOF"});
     return;
   }
   Server& server = io()->server();

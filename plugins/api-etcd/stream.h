@@ -60,6 +60,8 @@ class Stream final : public CallOwner, public HttpExchange {
   void Send();
   // Ends the RPC with the status in the trailers.
   void Finish(const Status& status);
+  // Ends a request that is no RPC: `http_status`, of static storage, tells so beside the gRPC status.
+  void Refuse(std::string_view http_status, const Status& status);
   void FinishOk() { Finish(Status{}); }
   // Reads the messages that waited.
   void Resume();
@@ -136,6 +138,7 @@ class Stream final : public CallOwner, public HttpExchange {
   Buffer scratch_;
   Status status_;
   std::string encoded_text_;
+  std::string_view refused_status_;
   Call* maybe_call_ = nullptr;
   std::unique_ptr<StreamHandler> handler_;
   std::unique_ptr<HttpQuery> query_;

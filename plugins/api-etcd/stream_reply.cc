@@ -71,7 +71,7 @@ void Stream::SubmitHead() {
 void Stream::SubmitTrailersOnly() {
   is_head_submitted_ = true;
   const nghttp2_nv fields[] = {
-      Field(":status", "200", true), Field("content-type", "application/grpc", true),
+      Field(":status", refused_status_.empty() ? "200" : refused_status_, true), Field("content-type", "application/grpc", true),
       Field("grpc-status", kCodeTexts[status_.code], true),
       Field("grpc-message", encoded_text_, false)};
   nghttp2_submit_response(session_->raw(), id_, fields, encoded_text_.empty() ? 3 : 4, nullptr);
@@ -114,6 +114,11 @@ void Stream::Finish(const Status& status) {
     return;
   }
   Send();
+}
+
+void Stream::Refuse(std::string_view http_status, const Status& status) {
+  refused_status_ = http_status;
+  Finish(status);
 }
 
 void Stream::Respond(HttpResponse response) {

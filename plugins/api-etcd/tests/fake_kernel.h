@@ -69,7 +69,11 @@ class FakeKernel {
     size_t history_index = 0;
   };
   struct Reply;
-  struct Delivery;
+  struct Delivery : kw_delivery {
+    std::vector<kw_watch_batch> list;
+    std::deque<std::vector<const kw_event*>> event_lists;
+  };
+  static bool Contains(const std::string& key, const std::string& end, const std::string& probe);
   struct TxnState {
     int64_t revision = 0;
     bool has_changed = false;
