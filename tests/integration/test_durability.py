@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What was acknowledged is on the disk: the order of the system calls, and torn tails of the log."""
 
+import codecs
 import random
 import re
 import shutil
@@ -45,8 +46,19 @@ READ = re.compile(r"^(\d+) +([\d.]+) (?:<\.\.\. )?(read|recvfrom|recvmsg|readv)\
 SOCKET = re.compile(r"^\d+ +[\d.]+ (?:read|recvfrom|recvmsg|readv)\((\d+),")
 SEND = re.compile(r"^\d+ +[\d.]+ (?:write|sendto|sendmsg|writev)\((\d+),")
 SENT = re.compile(r"^\d+ +[\d.]+ (?:<\.\.\. )?(?:write|sendto|sendmsg|writev)\b.* = (\d+)$")
+STRING = re.compile(r'"((?:[^"\\]|\\.)*)"')
 SYNC = re.compile(r"^(\d+) +[\d.]+ (?:<\.\.\. )?(fdatasync|fsync)\b(.*)")
-CONTROL_BYTES_MAX = 45  # SETTINGS, PING and WINDOW_UPDATE frames are shorter; an answer is longer.
+HEADERS_FRAME = 1  # Every answer has one; SETTINGS, PING and WINDOW_UPDATE do not count as answers.
+
+
+def holds_answer(line):
+    """Whether the bytes that a send was called with hold a HEADERS frame of HTTP/2."""
+    data = b"".join(codecs.escape_decode(text.encode())[0] for text in STRING.findall(line))
+    while len(data) >= 9:
+        if data[3] == HEADERS_FRAME:
+            return True
+        data = data[9 + int.from_bytes(data[:3], "big") :]
+    return False
 
 
 def check_order(lines):
@@ -71,10 +83,10 @@ def check_order(lines):
             elif "= 0" in found[3] and ("resumed" not in found[3] or thread in syncing):
                 state = "synced"
         if (found := SEND.match(line)) and client == found[1]:
-            sending[thread] = state
+            sending[thread] = (state, holds_answer(line))
         if (found := SENT.match(line)) and thread in sending:
-            began = sending.pop(thread)
-            if int(found[1]) > CONTROL_BYTES_MAX and began is not None:
+            began, is_answer = sending.pop(thread)
+            if is_answer and began is not None:
                 assert began == "synced", f"an answer left before its write was durable: {line}"
                 acknowledged += 1
                 state = None
