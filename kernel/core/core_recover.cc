@@ -151,7 +151,7 @@ bool Core::Bootstrap(std::string* error, raft::InitialState* initial) {
   LogJob job;
   job.entries = initial->entries;
   job.hard_state = kw_hard_state{1, 0, 1};
-  LogWriter(deps_.log_plugin, deps_.log).Run({&job});
+  RunLogJob(deps_.log_plugin, deps_.log, &job);
   if (job.code != KW_OK) *error = "the log cannot be written: " + job.error;
   Log(deps_.logger, KW_LOG_INFO, "cluster_bootstrapped",
       {{"cluster", HexId(identity_.cluster_id)},
@@ -263,7 +263,7 @@ bool Core::Recover(std::string* error) {
     job.op = LogJob::Kind::kReset;
     job.index = at.index;
     job.term = at.term;
-    LogWriter(deps_.log_plugin, deps_.log).Run({&job});
+    RunLogJob(deps_.log_plugin, deps_.log, &job);
     if (job.code != KW_OK) {
       *error = "the log cannot be reset: " + job.error;
       return false;

@@ -8,6 +8,7 @@
 #include <cstdint>
 
 #include "kernel/base/check.h"
+#include "kernel/base/futex.h"
 
 namespace keyway::core {
 
@@ -53,7 +54,7 @@ class Inbox {
         sleeping_.store(0, std::memory_order_relaxed);
         return;
       }
-      sleeping_.wait(1, std::memory_order_seq_cst);
+      FutexWait(&sleeping_, 1);
     }
   }
 
@@ -61,7 +62,7 @@ class Inbox {
   void Wake() {
     if (sleeping_.load(std::memory_order_seq_cst) != 0 &&
         sleeping_.exchange(0, std::memory_order_seq_cst) != 0) {
-      sleeping_.notify_one();
+      FutexWakeOne(&sleeping_);
     }
   }
 

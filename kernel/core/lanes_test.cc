@@ -86,23 +86,25 @@ class LogWriterTest : public testing::Test {
   FakeLog log_;
   kw_plugin plugin_{};
   kw_log_store table_{};
-  LogWriter writer_{&plugin_, &table_};
+  std::vector<LogJob*> done_;
+  LogWriter writer_{&plugin_, &table_, [this](LogJob* job) { done_.push_back(job); }};
 };
 
 TEST_F(LogWriterTest, JoinsAppendsThatFollowEachOther) {
   LogJob a = AppendJob({1, 2}, 5), b = AppendJob({}, 6), c = AppendJob({3});
 
-  writer_.Run({&a, &b, &c});
+  writer_.Submit({&a, &b, &c});
 
   EXPECT_EQ(log_.appends, (std::vector<std::vector<uint64_t>>{{1, 2, 3}}));
   EXPECT_EQ(log_.terms, (std::vector<uint64_t>{6}));
+  EXPECT_EQ(done_, (std::vector<LogJob*>{&a, &b, &c}));
   EXPECT_EQ(c.code, KW_OK);
 }
 
 TEST_F(LogWriterTest, KeepsAnAppendThatReplacesTheTailApart) {
   LogJob a = AppendJob({1, 2, 3}), b = AppendJob({2}), c = AppendJob({3});
 
-  writer_.Run({&a, &b, &c});
+  writer_.Submit({&a, &b, &c});
 
   EXPECT_EQ(log_.appends, (std::vector<std::vector<uint64_t>>{{1, 2, 3}, {2, 3}}));
 }
@@ -112,8 +114,8 @@ TEST_F(LogWriterTest, FailsEverythingAfterAFailure) {
   log_.fail_at = 0;
   LogJob a = AppendJob({1}), b = AppendJob({1}), c = AppendJob({2});
 
-  writer_.Run({&a, &b});
-  writer_.Run({&c});
+  writer_.Submit({&a, &b});
+  writer_.Submit({&c});
 
   EXPECT_EQ(a.code, KW_DATA_LOSS);
   EXPECT_EQ(b.code, KW_DATA_LOSS);
@@ -126,8 +128,9 @@ TEST_F(LogWriterTest, ThreadsCompleteEveryJobOnce) {
   Inbox inbox;
   constexpr int kJobs = 300;
   std::atomic<int> executed{0};
+  LogWriter writer(&plugin_, &table_, [&](LogJob* job) { inbox.Push(job); });
   {
-    Threads threads(&inbox, &writer_, 2);
+    Threads threads(&inbox, &writer, 2);
     for (int i = 0; i < kJobs; ++i) {
       const Lane lane = i % 2 == 0 ? Lane::kRead : Lane::kStore;
       threads.Submit(lane, std::make_unique<FunctionJob>([&] { ++executed; }, [] {}));

@@ -1,23 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "kernel/core/log_writer.h"
 
-#include <atomic>
+#include "kernel/base/futex.h"
 
 namespace keyway::core {
 namespace {
-
-struct Waiter {
-  kw_completion completion{};
-  std::atomic<int32_t> state{KW_PENDING};
-  std::string error;
-
-  static void Done(kw_completion* self, int32_t code, const kw_error* error) {
-    Waiter* waiter = static_cast<Waiter*>(self->ctx);
-    if (code != KW_OK && error != nullptr) waiter->error = error->text;
-    waiter->state.store(code, std::memory_order_release);
-    waiter->state.notify_one();
-  }
-};
 
 kw_log_entry ToAbi(const raft::Entry& entry) {
   return {entry.index, entry.term, static_cast<uint32_t>(entry.kind), entry.crc32c,
@@ -26,85 +13,90 @@ kw_log_entry ToAbi(const raft::Entry& entry) {
 
 }  // namespace
 
-template <typename Start>
-int32_t LogWriter::Await(Start start, std::string* error) {
-  Waiter waiter;
-  waiter.completion.done = &Waiter::Done;
-  waiter.completion.ctx = &waiter;
-  int32_t code = start(&waiter.completion);
-  if (code == KW_PENDING) {
-    waiter.state.wait(KW_PENDING, std::memory_order_acquire);
-    code = waiter.state.load(std::memory_order_acquire);
-    *error = waiter.error;
-  }
-  if (code != KW_OK && error->empty()) *error = "the log store gave no reason";
-  return code;
-}
-
-void LogWriter::Append(LogJob* const* begin, LogJob* const* end) {
-  entries_.clear();
-  const std::optional<kw_hard_state>* hard_state = nullptr;
-  for (LogJob* const* job = begin; job != end; ++job) {
-    for (const raft::Entry& entry : (*job)->entries) entries_.push_back(ToAbi(entry));
-    if ((*job)->hard_state.has_value()) hard_state = &(*job)->hard_state;
-  }
-  std::string error;
-  int32_t code = Await(
-      [&](kw_completion* completion) {
-        return store_->append(plugin_, entries_.data(), entries_.size(),
-                              hard_state != nullptr ? &**hard_state : nullptr, completion);
-      },
-      &error);
-  for (LogJob* const* job = begin; job != end; ++job) {
-    (*job)->code = code;
-    (*job)->error = error;
-  }
-}
-
-void LogWriter::Run(const std::vector<LogJob*>& jobs) {
+void LogWriter::Submit(const std::vector<LogJob*>& jobs) {
+  outstanding_.fetch_add(static_cast<int32_t>(jobs.size()), std::memory_order_relaxed);
   size_t at = 0;
   while (at < jobs.size()) {
-    LogJob* job = jobs[at];
-    if (failed_) {
-      job->code = failed_code_;
-      job->error = failed_error_;
-      ++at;
-      continue;
-    }
-    size_t next = at + 1;
-    switch (job->op) {
-      case LogJob::Kind::kAppend: {
-        // Appends join as long as their entries go on where the one before ended.
-        uint64_t last = job->entries.empty() ? 0 : job->entries.back().index;
-        while (next < jobs.size() && jobs[next]->op == LogJob::Kind::kAppend) {
-          const auto& entries = jobs[next]->entries;
-          if (!entries.empty()) {
-            if (last != 0 && entries.front().index != last + 1) break;
-            last = entries.back().index;
-          }
-          ++next;
+    auto call = std::make_unique<Call>();
+    call->jobs.push_back(jobs[at++]);
+    // Appends join as long as their entries go on where the one before ended.
+    if (call->jobs[0]->op == LogJob::Kind::kAppend) {
+      const auto& first = call->jobs[0]->entries;
+      uint64_t last = first.empty() ? 0 : first.back().index;
+      while (at < jobs.size() && jobs[at]->op == LogJob::Kind::kAppend) {
+        const auto& entries = jobs[at]->entries;
+        if (!entries.empty()) {
+          if (last != 0 && entries.front().index != last + 1) break;
+          last = entries.back().index;
         }
-        Append(&jobs[at], &jobs[at] + (next - at));
-        break;
+        call->jobs.push_back(jobs[at++]);
       }
-      case LogJob::Kind::kTruncatePrefix:
-        job->code = Await(
-            [&](kw_completion* c) { return store_->truncate_prefix(plugin_, job->index, c); },
-            &job->error);
-        break;
-      case LogJob::Kind::kReset:
-        job->code = Await(
-            [&](kw_completion* c) { return store_->reset(plugin_, job->index, job->term, c); },
-            &job->error);
-        break;
     }
-    if (job->code != KW_OK) {
-      failed_ = true;
-      failed_code_ = job->code;
-      failed_error_ = job->error;
-    }
-    at = next;
+    Start(std::move(call));
   }
+}
+
+void LogWriter::Start(std::unique_ptr<Call> owned) {
+  Call* call = owned.release();  // Complete() frees it.
+  if (failed_.load(std::memory_order_acquire)) {
+    return Complete(call, failed_code_, failed_error_.c_str());
+  }
+  call->writer = this;
+  call->completion.ctx = call;
+  call->completion.done = &LogWriter::OnDone;
+  const LogJob* job = call->jobs[0];
+  int32_t code = KW_PENDING;
+  switch (job->op) {
+    case LogJob::Kind::kAppend: {
+      const kw_hard_state* hard_state = nullptr;
+      for (const LogJob* part : call->jobs) {
+        for (const raft::Entry& entry : part->entries) call->entries.push_back(ToAbi(entry));
+        if (part->hard_state.has_value()) hard_state = &*part->hard_state;
+      }
+      code = store_->append(plugin_, call->entries.data(), call->entries.size(), hard_state,
+                            &call->completion);
+      break;
+    }
+    case LogJob::Kind::kTruncatePrefix:
+      code = store_->truncate_prefix(plugin_, job->index, &call->completion);
+      break;
+    case LogJob::Kind::kReset:
+      code = store_->reset(plugin_, job->index, job->term, &call->completion);
+      break;
+  }
+  if (code != KW_PENDING) Complete(call, code, nullptr);
+}
+
+void LogWriter::OnDone(kw_completion* completion, int32_t code, const kw_error* error) {
+  Call* call = static_cast<Call*>(completion->ctx);
+  call->writer->Complete(call, code, error == nullptr ? nullptr : error->text);
+}
+
+void LogWriter::Complete(Call* owned, int32_t code, const char* error) {
+  const std::unique_ptr<Call> call(owned);
+  const std::string text = error == nullptr ? "the log store gave no reason" : error;
+  if (code != KW_OK && !failing_.exchange(true)) {
+    failed_code_ = code;
+    failed_error_ = text;
+    failed_.store(true, std::memory_order_release);
+  }
+  for (LogJob* job : call->jobs) {
+    job->code = code;
+    if (code != KW_OK) job->error = text;
+    done_(job);
+  }
+  const auto count = static_cast<int32_t>(call->jobs.size());
+  if (outstanding_.fetch_sub(count, std::memory_order_release) == count) FutexWakeOne(&outstanding_);
+}
+
+void LogWriter::WaitUntilIdle() {
+  while (int32_t left = outstanding_.load(std::memory_order_acquire)) FutexWait(&outstanding_, left);
+}
+
+void RunLogJob(kw_plugin* plugin, const kw_log_store* store, LogJob* job) {
+  LogWriter writer(plugin, store, [](LogJob*) {});
+  writer.Submit({job});
+  writer.WaitUntilIdle();
 }
 
 }  // namespace keyway::core

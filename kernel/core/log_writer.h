@@ -4,7 +4,9 @@
 // disk was busy go down as one append (group commit); no timer is involved.
 #pragma once
 
+#include <atomic>
 #include <cstdint>
+#include <memory>
 #include <optional>
 #include <string>
 #include <vector>
@@ -26,30 +28,48 @@ struct LogJob : public Job {
   std::string error;
   std::function<void(LogJob*)> on_complete;
 
-  void Execute() override {}  // LogWriter::Run does it, for a batch.
+  void Execute() override {}  // LogWriter does it, for several at once.
   void Complete() override { on_complete(this); }
 };
 
 class LogWriter {
  public:
-  LogWriter(kw_plugin* plugin, const kw_log_store* store) : plugin_(plugin), store_(store) {}
+  // `done` is called once for each job that has its result, on [log] or on a thread of the plugin, in
+  // the order of the jobs.
+  LogWriter(kw_plugin* plugin, const kw_log_store* store, std::function<void(LogJob*)> done)
+      : plugin_(plugin), store_(store), done_(std::move(done)) {}
+  ~LogWriter() { KW_CHECK(outstanding_.load() == 0); }
 
-  // Executes the jobs in order and sets their results. Blocks until all are durable. After a failure
-  // every later job fails with the same error: what the disk holds is unknown then (fsyncgate).
-  void Run(const std::vector<LogJob*>& jobs);
+  // [log] Hands the jobs to the store, in order. After a failure every later job fails with the same
+  // error: what the disk holds is unknown then (fsyncgate).
+  void Submit(const std::vector<LogJob*>& jobs);
+  // [log] or [control] Returns when every job has its result.
+  void WaitUntilIdle();
 
  private:
-  void Append(LogJob* const* begin, LogJob* const* end);
-  // Calls `start` with a completion and waits for the final code.
-  template <typename Start>
-  int32_t Await(Start start, std::string* error);
+  // One call of the store: the jobs that it answers for.
+  struct Call {
+    kw_completion completion{};
+    LogWriter* writer = nullptr;
+    std::vector<LogJob*> jobs;
+    std::vector<kw_log_entry> entries;
+  };
+  void Append(Call* call);
+  void Start(std::unique_ptr<Call> call);
+  static void OnDone(kw_completion* completion, int32_t code, const kw_error* error);
+  void Complete(Call* call, int32_t code, const char* error);
 
   kw_plugin* const plugin_;
   const kw_log_store* const store_;
-  std::vector<kw_log_entry> entries_;  // Reused.
-  bool failed_ = false;
+  const std::function<void(LogJob*)> done_;
+  std::atomic<int32_t> outstanding_{0};  // Jobs.
+  std::atomic<bool> failing_{false};  // Somebody writes the next two.
+  std::atomic<bool> failed_{false};   // They are written.
   int32_t failed_code_ = KW_OK;
   std::string failed_error_;
 };
+
+// Runs one job and waits for it. [control]
+void RunLogJob(kw_plugin* plugin, const kw_log_store* store, LogJob* job);
 
 }  // namespace keyway::core

@@ -19,7 +19,7 @@ Node::Node(CoreConfig config, CoreDeps deps, Clock* clock, std::vector<std::stri
       token_(config.cluster_token),
       deps_(deps),
       clock_(clock),
-      log_writer_(deps.log_plugin, deps.log) {
+      log_writer_(deps.log_plugin, deps.log, [this](LogJob* job) { inbox_.Push(job); }) {
   threads_ = std::make_unique<Threads>(&inbox_, &log_writer_, kReaderThreads);
   deps_.executor = threads_.get();
   core_ = std::make_unique<Core>(std::move(config), deps_, &inbox_);

@@ -58,9 +58,8 @@ void Threads::RunLog() {
         jobs.push_back(static_cast<LogJob*>(static_cast<Job*>(node)));
       }
     }
-    log_writer_->Run(jobs);
-    for (LogJob* job : jobs) inbox_->Push(job);
-    if (stop) return;
+    log_writer_->Submit(jobs);
+    if (stop) return log_writer_->WaitUntilIdle();
   }
 }
 

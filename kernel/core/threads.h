@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // Threads: the executor of the daemon. One log thread, one store thread, a few readers; each executes
-// its jobs and puts them into the core's inbox.
+// its jobs and puts them into the core's inbox (jobs of the log: whoever completes them).
 #pragma once
 
 #include <deque>
@@ -18,7 +18,7 @@ namespace keyway::core {
 
 class Threads : public Executor {
  public:
-  // `inbox` and `log_writer` outlive this.
+  // `inbox` and `log_writer` outlive this; the writer puts finished jobs into the inbox.
   Threads(Inbox* inbox, LogWriter* log_writer, int reader_count);
   // Executes what was submitted, then ends the threads. Completions are left in the inbox.
   ~Threads() override;
