@@ -368,6 +368,7 @@ Options CheckPluginOptions(const Config& config, const PluginSection& section,
   std::map<std::string, std::string> supplied;
   supplied["dir"] =
       config.data_dir + (config.data_dir.ends_with('/') ? "" : "/") + section.kind;
+  if (section.kind == "api") supplied["max_request_bytes"] = std::to_string(config.request_bytes_max);
   const size_t ignored_count = section.kind == "transport" ? 2 : 1;
   return CheckSection(section.raw, fields, std::span(kIgnored).first(ignored_count), supplied,
                       errors);

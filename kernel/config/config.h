@@ -71,8 +71,9 @@ struct Config {
 // stays empty; errors are in the order of the file.
 Config ParseConfig(std::string_view text, std::string_view file, std::vector<ConfigError>* errors);
 
-// The options of a plugin, checked against its schema. A field `dir` that the file does not set
-// becomes DATA_DIR/KIND: the place that the kernel gives to a plugin with state.
+// The options of a plugin, checked against its schema. What the kernel knows better than a default it
+// gives where the file is silent: a field `dir` becomes DATA_DIR/KIND, the place of a plugin with state,
+// and a field `max_request_bytes` of an API plugin becomes [limits] request_bytes_max.
 Options CheckPluginOptions(const Config& config, const PluginSection& section,
                            std::span<const kw_config_field> fields,
                            std::vector<ConfigError>* errors);

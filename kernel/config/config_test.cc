@@ -190,6 +190,19 @@ TEST(PluginOptions, GiveBaseUnitsLinesAndDefaults) {
             "prealloc=false@0 tls.ca=/ca@8 tags=x@0 tags=y@0 ");
 }
 
+TEST(PluginOptions, ApiPluginIsToldTheRequestLimit) {
+  constexpr kw_config_field kFields[] = {{"max_request_bytes", "bytes(1KiB..512MiB)", "1536KiB", ""}};
+  std::vector<ConfigError> errors;
+  Config config = ParseConfig(
+      WithMembers("[limits]\nrequest_bytes_max = \"2MiB\"\n[[api]]\nplugin = \"x\"\n"),
+      "keyway.toml", &errors);
+
+  Options options = CheckPluginOptions(config, config.plugins.back(), kFields, &errors);
+
+  EXPECT_EQ(FormatErrors("keyway.toml", errors), "");
+  EXPECT_EQ(options.Number("max_request_bytes"), 2 << 20);
+}
+
 TEST(PluginOptions, ReportEveryWrongType) {
   EXPECT_EQ(StoreErrors("map_size = true\nmode = \"quick\"\nreaders = \"7\"\nflush = 5\n"
                         "prealloc = 1\ndir = \"\"\nmap_sise = 1\nzzz = 1\n"),

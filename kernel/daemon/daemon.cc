@@ -126,6 +126,7 @@ class Daemon {
   int Serve(PluginSet* plugins) {
     Log(&logger_, KW_LOG_INFO, "node_starting",
         {{"product", kProduct}, {"name", config_.name}, {"config", options_.config_file}});
+    WarnOfWildcards(plugins->ListenClientUrls());
     absl::Status status = plugins->Create();
     if (status.ok()) status = plugins->Start();
     if (!status.ok()) return Fail(std::string(status.message()));
@@ -164,6 +165,16 @@ class Daemon {
     }
     Log(&logger_, KW_LOG_INFO, "node_stopped", {{"code", code}});
     return code;
+  }
+
+  // Clients of other machines cannot reach such an address.
+  void WarnOfWildcards(const std::vector<std::string>& listen_client_urls) {
+    if (!config_.advertise_client_urls.empty()) return;
+    for (const std::string& url : listen_client_urls) {
+      if (url.find("//0.0.0.0:") == std::string::npos && url.find("//[::]:") == std::string::npos) continue;
+      Log(&logger_, KW_LOG_WARN, "wildcard_url_advertised",
+          {{"url", url}, {"hint", "set [node] advertise_client_urls"}});
+    }
   }
 
   int WaitForEnd(core::Node* node) {
