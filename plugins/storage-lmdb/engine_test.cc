@@ -467,12 +467,16 @@ TEST_F(EngineTest, MakesACopyThatCanBeOpened) {
   engine_->CloseView(view);
 }
 
+// Of files that are mapped.
 uint64_t ResidentBytes() {
-  unsigned long long total = 0, resident = 0;
-  std::FILE* file = std::fopen("/proc/self/statm", "r");
-  const int fields = std::fscanf(file, "%llu %llu", &total, &resident);
+  unsigned long long kilobytes = 0;
+  std::FILE* file = std::fopen("/proc/self/status", "r");
+  char line[256];
+  while (std::fgets(line, sizeof line, file) != nullptr) {
+    if (std::sscanf(line, "RssFile: %llu kB", &kilobytes) == 1) break;
+  }
   std::fclose(file);
-  return fields == 2 ? resident * 4096 : 0;
+  return kilobytes * 1024;
 }
 
 TEST_F(EngineTest, GivesMemoryBackAfterALongScan) {
