@@ -28,7 +28,7 @@ constexpr kw_config_field kLimitsFields[] = {
     {"quota_bytes", "bytes(0..1024TiB)", "2GiB", "size of the store that raises the alarm; 0: none"},
 };
 constexpr kw_config_field kCacheFields[] = {
-    {"bytes", "bytes(1MiB..1TiB)", "256MiB", "memory for records that were read or written"},
+    {"bytes", "bytes(1MiB..1TiB)", "64MiB", "memory for records that were read or written"},
 };
 constexpr kw_config_field kTransportFields[] = {
     {"listen_urls", "strings", "[]", "where peers connect; empty: this node's URLs in the members"},
