@@ -52,10 +52,10 @@ run: build ## one node on 127.0.0.1:2379, its data in ./keyway-data
 	@mkdir -p keyway-data
 	@exec build/bin/keywayd --config packaging/examples/single-node.toml
 
-cluster: build ## three nodes on 127.0.0.1:2379, 22379 and 32379; Ctrl-C ends all
+cluster: build ## three nodes on 127.0.0.1:2379, 22379, 32379, data in ./keyway-a, b, c; Ctrl-C ends all
 	@pids=(); trap 'kill "$${pids[@]}" 2>/dev/null || true; wait' EXIT; trap 'exit 130' INT TERM; \
 	for config in packaging/examples/three-nodes/*.toml; do \
-	  name=$$(basename $$config .toml); mkdir -p keyway-data/$$name; \
+	  name=$$(basename $$config .toml); \
 	  build/bin/keywayd --config $$config > >(sed -u "s/^/$$name | /") 2>&1 & pids+=($$!); \
 	done; wait
 
