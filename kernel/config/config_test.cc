@@ -75,7 +75,7 @@ TEST(Config, ReadsValuesAndDefaults) {
   EXPECT_EQ(config.request_bytes_max, 1536u * 1024);
   EXPECT_EQ(config.txn_ops_max, 128u);
   EXPECT_EQ(config.quota_bytes, uint64_t{2} << 30);
-  EXPECT_EQ(config.cache_bytes, uint64_t{256} << 20);
+  EXPECT_EQ(config.cache_bytes, uint64_t{64} << 20);
   std::vector<std::string> kinds;
   for (const auto& plugin : config.plugins) kinds.push_back(plugin.kind + "=" + plugin.plugin);
   EXPECT_EQ(kinds, (std::vector<std::string>{"storage=storage-lmdb", "log=log-segmented",

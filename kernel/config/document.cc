@@ -85,7 +85,9 @@ RawSection ReadSection(std::string_view name, const toml::table& table) {
   section.place = PlaceOf(table.source());
   ReadTable(table, {}, &section.values);
   std::stable_sort(section.values.begin(), section.values.end(),
-                   [](const RawValue& a, const RawValue& b) { return Earlier(a.key_place, b.key_place); });
+                   [](const RawValue& a, const RawValue& b) {
+                     return Earlier(a.key_place, b.key_place);
+                   });
   return section;
 }
 

@@ -61,7 +61,8 @@ uint64_t RandomSeed() {
   return seed;
 }
 
-core::CoreConfig CoreConfigOf(const Config& config, const std::vector<std::string>& listen_client_urls) {
+core::CoreConfig CoreConfigOf(const Config& config,
+                              const std::vector<std::string>& listen_client_urls) {
   core::CoreConfig core;
   core.name = config.name;
   core.cluster_token = config.cluster_token;
@@ -72,7 +73,8 @@ core::CoreConfig CoreConfigOf(const Config& config, const std::vector<std::strin
   core.advertise_client_urls = config.advertise_client_urls;
   if (core.advertise_client_urls.empty()) core.advertise_client_urls = listen_client_urls;
   core.tick_ms = static_cast<uint32_t>(config.heartbeat_ms);
-  core.election_ticks = static_cast<uint32_t>((config.election_ms + config.heartbeat_ms - 1) / config.heartbeat_ms);
+  core.election_ticks = static_cast<uint32_t>((config.election_ms + config.heartbeat_ms - 1) /
+                                              config.heartbeat_ms);
   core.request_bytes_max = config.request_bytes_max;
   core.txn_ops_max = config.txn_ops_max;
   core.cache_bytes = config.cache_bytes;
@@ -113,7 +115,10 @@ class Daemon {
       std::fputs(PrintConfig(config_, plugins.PluginOptions()).c_str(), stdout);
       return std::fflush(stdout) == 0 ? kExitOk : kExitRuntime;
     }
-    WatchSignals(&logger_, kShutdownLimitS, [this] { is_terminating_.store(true); Wake(); });
+    WatchSignals(&logger_, kShutdownLimitS, [this] {
+      is_terminating_.store(true);
+      Wake();
+    });
     return Serve(&plugins);
   }
 
@@ -171,7 +176,9 @@ class Daemon {
   void WarnOfWildcards(const std::vector<std::string>& listen_client_urls) {
     if (!config_.advertise_client_urls.empty()) return;
     for (const std::string& url : listen_client_urls) {
-      if (url.find("//0.0.0.0:") == std::string::npos && url.find("//[::]:") == std::string::npos) continue;
+      const bool is_wildcard = url.find("//0.0.0.0:") != std::string::npos ||
+                               url.find("//[::]:") != std::string::npos;
+      if (!is_wildcard) continue;
       Log(&logger_, KW_LOG_WARN, "wildcard_url_advertised",
           {{"url", url}, {"hint", "set [node] advertise_client_urls"}});
     }

@@ -73,7 +73,7 @@ void BlockSignals() {
 }
 
 void WatchSignals(Logger* logger, int limit_s, std::function<void()> on_terminate) {
-  std::thread([=] { 
+  std::thread([=] {
     pthread_setname_np(pthread_self(), "signals");
     Wait(logger, limit_s, on_terminate);
   }).detach();
