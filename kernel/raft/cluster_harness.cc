@@ -243,6 +243,12 @@ void Cluster::Inject(Message message) {
   Do(message.to, [&](Raft& raft) { raft.Step(std::move(message)); });
 }
 
+void Cluster::LosePacket(size_t at) {
+  const Packet packet = std::move(network_[at]);
+  network_.erase(network_.begin() + static_cast<ptrdiff_t>(at));
+  if (packet.message.empty()) SnapshotResult(packet, 0);
+}
+
 bool Cluster::DeliverOne(size_t at) {
   if (at >= network_.size()) return false;
   Packet packet = std::move(network_[at]);
@@ -484,7 +490,7 @@ void Cluster::RandomStep() {
   } else {
     Checkpoint(id, Random(20));
   }
-  if (network_.size() > 400) network_.erase(network_.begin());
+  if (network_.size() > 400) LosePacket(0);
 }
 
 void Cluster::RandomFault() {
@@ -494,10 +500,7 @@ void Cluster::RandomFault() {
     case 0:
     case 1:
       for (uint64_t i = Random(4) + 1; i > 0 && !network_.empty(); --i) {
-        const size_t at = Random(network_.size());
-        const Packet packet = std::move(network_[at]);
-        network_.erase(network_.begin() + static_cast<ptrdiff_t>(at));
-        if (packet.message.empty()) SnapshotResult(packet, 0);
+        LosePacket(Random(network_.size()));
       }
       return;
     case 2:

@@ -155,6 +155,7 @@ class Cluster {
   void CheckCommit(Node& node, uint64_t before);
   void CheckInvariants();
   void ServeLogRead(Node& node, const LogRead& read);
+  void LosePacket(size_t at);  // Who sends a snapshot learns that it failed.
   void InstallSnapshot(Node& node, const Packet& packet);
   void SnapshotResult(const Packet& packet, uint64_t index);
   void FinishWrite(Node& node);

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // Clusters under random faults: safety after each step (cluster_harness.h), and, once the faults have
-// ended, one leader, equal logs and progress. KEYWAY_RAFT_SEEDS=n runs n seeds of each kind.
+// ended, one leader, equal logs and progress. KEYWAY_RAFT_SEEDS=n runs n seeds of each kind,
+// from KEYWAY_RAFT_FIRST_SEED on.
 #include <algorithm>
 #include <cstdlib>
 
@@ -11,10 +12,12 @@
 namespace keyway::raft {
 namespace {
 
-uint64_t SeedCount(uint64_t standard) {
-  const char* text = std::getenv("KEYWAY_RAFT_SEEDS");
+uint64_t FromEnvironment(const char* name, uint64_t standard) {
+  const char* text = std::getenv(name);
   return text == nullptr ? standard : std::strtoull(text, nullptr, 10);
 }
+
+uint64_t SeedCount(uint64_t standard) { return FromEnvironment("KEYWAY_RAFT_SEEDS", standard); }
 
 void ExpectConvergence(Cluster& cluster) {
   cluster.Heal();
@@ -45,7 +48,8 @@ struct Totals {
 };
 
 void RunSeeds(ClusterOptions options, uint64_t seeds, int steps, Totals* totals) {
-  for (uint64_t seed = 1; seed <= seeds; ++seed) {
+  const uint64_t first = FromEnvironment("KEYWAY_RAFT_FIRST_SEED", 1);
+  for (uint64_t seed = first; seed < first + seeds; ++seed) {
     SCOPED_TRACE("seed " + std::to_string(seed));
     options.seed = seed;
     Cluster cluster(options);
