@@ -86,6 +86,20 @@ void CollectFromSegments(const ByteSource& source, const Elf64_Ehdr& header,
   }
 }
 
+// Whether the file holds all that the loader would map: a page beyond its end is a SIGBUS in dlopen.
+bool IsWhole(const ByteSource& source, const Elf64_Ehdr& header) {
+  if (header.e_phentsize != sizeof(Elf64_Phdr)) return false;
+  for (size_t i = 0; i < header.e_phnum; ++i) {
+    Elf64_Phdr segment;
+    if (!ReadStruct(source, header.e_phoff + i * sizeof segment, &segment)) return false;
+    if (segment.p_type != PT_LOAD || segment.p_filesz == 0) continue;
+    char last;
+    const uint64_t end = segment.p_offset + segment.p_filesz;
+    if (end < segment.p_offset || !source.Read(end - 1, &last, 1)) return false;
+  }
+  return true;
+}
+
 absl::StatusOr<std::vector<std::string>> SplitList(std::string_view text) {
   std::vector<std::string> parts;
   while (!text.empty()) {
@@ -148,6 +162,7 @@ absl::StatusOr<std::vector<Manifest>> ReadManifests(const ByteSource& source) {
     return Damaged(absl::StrCat("built for another machine (ELF machine ", header.e_machine,
                                 ", this one is ", kMachine, ")"));
   }
+  if (!IsWhole(source, header)) return Damaged("cut short: it ends before what it declares");
   std::vector<std::string> texts;
   CollectFromSections(source, header, &texts);
   if (texts.empty()) CollectFromSegments(source, header, &texts);
