@@ -134,7 +134,7 @@ bool Http1::Next() {
     query_ = std::make_unique<HttpQuery>(connection_->io(), this);
     connection_->SetDeadline(0);
     is_starting_ = true;
-    query_->Start(request.method, request.target, connection_->principal());
+    query_->Start(request.method, request.target);
     is_starting_ = false;
     in_.Consume(static_cast<size_t>(head_bytes));
     if (finished_ != nullptr) finished_.reset();

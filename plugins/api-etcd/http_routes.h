@@ -39,8 +39,8 @@ class HttpQuery final : public CallOwner {
   HttpQuery(const HttpQuery&) = delete;
   HttpQuery& operator=(const HttpQuery&) = delete;
 
-  // target: path and query as on the request line. principal: lives as long as the exchange.
-  void Start(std::string_view method, std::string_view target, kw_slice principal);
+  // target: path and query as on the request line.
+  void Start(std::string_view method, std::string_view target);
   void OnCallDone(Call* call) override;
 
  private:
@@ -62,7 +62,6 @@ class HttpQuery final : public CallOwner {
 
   IoThread* const io_;
   HttpExchange* const exchange_;
-  kw_slice principal_ = {};
   Kind kind_ = Kind::kHealth;
   std::string root_;
   bool is_verbose_ = false;

@@ -37,6 +37,7 @@ inline constexpr uint32_t kContinuationsMax = 16;
 inline constexpr uint32_t kStreamWindowBytes = 1 << 20;
 inline constexpr uint32_t kConnectionWindowBytes = 16 << 20;
 inline constexpr size_t kConnectionReceiveBytesMax = 256 << 20;
+inline constexpr size_t kConnectionUnsentBytesMax = 1 << 30;
 inline constexpr size_t kOutputBytesSoft = 256 << 10;
 inline constexpr uint64_t kHandshakeDeadlineNs = 10'000'000'000;
 inline constexpr uint64_t kIdleHttp1DeadlineNs = 300'000'000'000;

@@ -64,6 +64,7 @@ Stream::~Stream() {
   io()->timers().Clear(&deadline_timer_);
   io()->timers().Clear(&leader_timer_);
   session_->CountBuffered(0, in_.size());
+  session_->CountUnsent(0, counted_unsent_bytes_);
   Orphan();
   io()->pool().GiveBuffer(std::move(in_));
 }
@@ -134,7 +135,7 @@ void Stream::StartHttp() {
   }
   const std::string target = method_ == nullptr ? path_ : std::string(method_->path);
   query_ = std::make_unique<HttpQuery>(io(), this);
-  query_->Start(is_post_ ? "POST" : http_method_, target, principal());
+  query_->Start(is_post_ ? "POST" : http_method_, target);
 }
 
 bool Stream::CheckStart() {
@@ -156,6 +157,10 @@ bool Stream::CheckStart() {
   }
   if (server.is_learner() && !method_->serves_on_learner) {
     Finish(FromDetail(KW_DETAIL_NOT_SUPPORTED_FOR_LEARNER));
+    return false;
+  }
+  if (session_->unsent_bytes() > kConnectionUnsentBytesMax) {
+    Finish({KW_RESOURCE_EXHAUSTED, "too many bytes of unread responses on this connection"});
     return false;
   }
   if (wants_leader_ && server.leader_id() == 0) {

@@ -104,6 +104,7 @@ class Stream final : public CallOwner, public HttpExchange {
   int NextMessage(kw_slice* message, size_t* frame_bytes);
   void StartUnary();
   void Orphan();
+  void CountUnsent();
   void SubmitHead();
   void SubmitTrailersOnly();
   void SubmitTrailers();
@@ -132,6 +133,7 @@ class Stream final : public CallOwner, public HttpExchange {
   size_t open_message_bytes_ = 0;
 
   Buffer in_;
+  size_t counted_unsent_bytes_ = 0; // of the body, as the session knows it
   size_t unconsumed_bytes_ = 0; // of the stream's receive window, held back
   Buffer inflated_;
   Body body_;

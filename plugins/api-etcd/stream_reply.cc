@@ -83,7 +83,14 @@ void Stream::SubmitTrailers() {
   nghttp2_submit_trailer(session_->raw(), id_, fields, encoded_text_.empty() ? 1 : 2);
 }
 
+void Stream::CountUnsent() {
+  const size_t pending = body_.pending_bytes();
+  session_->CountUnsent(pending, counted_unsent_bytes_);
+  counted_unsent_bytes_ = pending;
+}
+
 void Stream::Send() {
+  CountUnsent();
   if (!is_head_submitted_) {
     SubmitHead();
   } else if (is_deferred_) {
@@ -164,6 +171,7 @@ ssize_t Stream::ReadBody(size_t count, uint32_t* flags) {
 
 void Stream::CopyBody(uint8_t* out, size_t count) {
   body_.CopyOut(out, count);
+  CountUnsent();
   if (handler_ != nullptr && !is_finished_) handler_->OnConsumed();
 }
 
