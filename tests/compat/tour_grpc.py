@@ -67,16 +67,16 @@ def create(stream, step, **options):
 
 
 def events(stream, step, count):
-    """Events may come in one reply or in several: they are printed one by one."""
-    seen = 0
-    while seen < count:
+    """Events may come in one reply or in several, and those of one change to any watcher first."""
+    seen = []
+    while len(seen) < count:
         reply = stream.next()
         if reply.canceled:
             show(step, reply)
             return
-        for event in reply.events:
-            show(f"{step} watch {reply.watch_id}", event)
-        seen += len(reply.events)
+        seen += [(reply.watch_id, event) for event in reply.events]
+    for watch_id, event in sorted(seen, key=lambda item: item[0]):
+        show(f"{step} watch {watch_id}", event)
 
 
 def tour_kv(client):
