@@ -82,6 +82,8 @@ class LogWriterTest : public testing::Test {
   LogWriterTest() {
     plugin_.self = &log_;
     table_.append = &FakeLog::Append;
+    table_.try_append = [](kw_plugin*, const kw_log_entry*, size_t, const kw_hard_state*,
+                           kw_completion*) -> int32_t { return KW_UNAVAILABLE; };
   }
   FakeLog log_;
   kw_plugin plugin_{};
@@ -122,6 +124,16 @@ TEST_F(LogWriterTest, FailsEverythingAfterAFailure) {
   EXPECT_EQ(c.code, KW_DATA_LOSS);
   EXPECT_EQ(c.error, "EIO");
   EXPECT_EQ(log_.appends.size(), 1u);
+}
+
+TEST_F(LogWriterTest, TriesWithoutTheThreadAndFallsBack) {
+  LogJob a = AppendJob({1});
+
+  EXPECT_FALSE(writer_.TrySubmit(&a));
+  EXPECT_TRUE(done_.empty());
+  table_.try_append = &FakeLog::Append;
+  EXPECT_TRUE(writer_.TrySubmit(&a));
+  EXPECT_EQ(done_, (std::vector<LogJob*>{&a}));
 }
 
 TEST_F(LogWriterTest, ThreadsCompleteEveryJobOnce) {

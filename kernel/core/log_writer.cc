@@ -36,6 +36,38 @@ void LogWriter::Submit(const std::vector<LogJob*>& jobs) {
   }
 }
 
+const kw_hard_state* LogWriter::Gather(Call* call) {
+  const kw_hard_state* hard_state = nullptr;
+  for (const LogJob* job : call->jobs) {
+    for (const raft::Entry& entry : job->entries) call->entries.push_back(ToAbi(entry));
+    if (job->hard_state.has_value()) hard_state = &*job->hard_state;
+  }
+  return hard_state;
+}
+
+bool LogWriter::TrySubmit(LogJob* job) {
+  if (job->op != LogJob::Kind::kAppend || failed_.load(std::memory_order_acquire)) return false;
+  auto call = std::make_unique<Call>();
+  call->jobs.push_back(job);
+  call->writer = this;
+  call->completion.ctx = call.get();
+  call->completion.done = &LogWriter::OnDone;
+  const kw_hard_state* hard_state = Gather(call.get());
+  outstanding_.fetch_add(1, std::memory_order_relaxed);
+  const int32_t code = store_->try_append(plugin_, call->entries.data(), call->entries.size(),
+                                          hard_state, &call->completion);
+  if (code == KW_PENDING) {
+    call.release();  // Complete() frees it, or has done so.
+    return true;
+  }
+  if (code == KW_OK) {
+    Complete(call.release(), KW_OK, nullptr);
+    return true;
+  }
+  outstanding_.fetch_sub(1, std::memory_order_relaxed);
+  return false;
+}
+
 void LogWriter::Start(std::unique_ptr<Call> owned) {
   Call* call = owned.release();  // Complete() frees it.
   if (failed_.load(std::memory_order_acquire)) {
@@ -48,11 +80,7 @@ void LogWriter::Start(std::unique_ptr<Call> owned) {
   int32_t code = KW_PENDING;
   switch (job->op) {
     case LogJob::Kind::kAppend: {
-      const kw_hard_state* hard_state = nullptr;
-      for (const LogJob* part : call->jobs) {
-        for (const raft::Entry& entry : part->entries) call->entries.push_back(ToAbi(entry));
-        if (part->hard_state.has_value()) hard_state = &*part->hard_state;
-      }
+      const kw_hard_state* hard_state = Gather(call);
       code = store_->append(plugin_, call->entries.data(), call->entries.size(), hard_state,
                             &call->completion);
       break;

@@ -43,6 +43,9 @@ class LogWriter {
   // [log] Hands the jobs to the store, in order. After a failure every later job fails with the same
   // error: what the disk holds is unknown then (fsyncgate).
   void Submit(const std::vector<LogJob*>& jobs);
+  // [core], while Submit() is not running and nothing waits for it: as Submit() of one append, if the
+  // store takes it without waiting. False: nothing was done.
+  bool TrySubmit(LogJob* job);
   // [log] or [control] Returns when every job has its result.
   void WaitUntilIdle();
 
@@ -54,7 +57,8 @@ class LogWriter {
     std::vector<LogJob*> jobs;
     std::vector<kw_log_entry> entries;
   };
-  void Append(Call* call);
+  // The entries and the last hard state of the call's jobs.
+  static const kw_hard_state* Gather(Call* call);
   void Start(std::unique_ptr<Call> call);
   static void OnDone(kw_completion* completion, int32_t code, const kw_error* error);
   void Complete(Call* call, int32_t code, const char* error);

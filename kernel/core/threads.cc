@@ -30,6 +30,12 @@ Threads::~Threads() {
 void Threads::Submit(Lane lane, std::unique_ptr<Job> job) {
   switch (lane) {
     case Lane::kLog:
+      if (log_jobs_left_.load(std::memory_order_acquire) == 0 &&
+          log_writer_->TrySubmit(static_cast<LogJob*>(job.get()))) {
+        job.release();
+        return;
+      }
+      log_jobs_left_.fetch_add(1, std::memory_order_relaxed);
       log_jobs_.Push(job.release());
       return;
     case Lane::kStore:
@@ -59,6 +65,7 @@ void Threads::RunLog() {
       }
     }
     log_writer_->Submit(jobs);
+    log_jobs_left_.fetch_sub(static_cast<int>(jobs.size()), std::memory_order_release);
     if (stop) return log_writer_->WaitUntilIdle();
   }
 }

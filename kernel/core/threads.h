@@ -4,6 +4,7 @@
 // its jobs and puts them into the core's inbox (jobs of the log: whoever completes them).
 #pragma once
 
+#include <atomic>
 #include <deque>
 #include <memory>
 #include <thread>
@@ -33,6 +34,7 @@ class Threads : public Executor {
   Inbox* const inbox_;
   LogWriter* const log_writer_;
   Inbox log_jobs_, store_jobs_;
+  std::atomic<int> log_jobs_left_{0};  // Given to the log thread and not yet handed to the store.
   InboxNode log_stop_, store_stop_;  // kind 0: the last node.
   absl::Mutex mutex_;
   std::deque<std::unique_ptr<Job>> read_jobs_ ABSL_GUARDED_BY(mutex_);

@@ -77,6 +77,9 @@ absl::Status Copy(const char* interface_id, const void* given, std::span<const S
 }
 
 int32_t NoCheckpoint(kw_plugin*, const char*, kw_completion*) { return KW_UNIMPLEMENTED; }
+int32_t NoTryAppend(kw_plugin*, const kw_log_entry*, size_t, const kw_hard_state*, kw_completion*) {
+  return KW_UNAVAILABLE;
+}
 int32_t NoReclaim(kw_plugin*, kw_completion*) { return KW_UNIMPLEMENTED; }
 
 }  // namespace
@@ -110,7 +113,9 @@ absl::Status CompleteTable(const void* given, kw_kv_store* out) {
 }
 
 absl::Status CompleteTable(const void* given, kw_log_store* out) {
-  return Copy(KW_LOG_STORE, given, kLogSlots, out);
+  absl::Status copied = Copy(KW_LOG_STORE, given, kLogSlots, out);
+  if (out->try_append == nullptr) out->try_append = NoTryAppend;
+  return copied;
 }
 
 absl::Status CompleteTable(const void* given, kw_transport* out) {

@@ -90,16 +90,16 @@ Status LogStore::CheckEntries(std::span<const kw_log_entry> entries, uint64_t* b
   *bytes = 0;
   for (size_t i = 0; i < entries.size(); ++i) {
     const kw_log_entry& entry = entries[i];
-    const std::string name = "append: entry " + std::to_string(entry.index);
+    const auto name = [&] { return "append: entry " + std::to_string(entry.index); };
     if (entry.index != entries[0].index + i) {
-      return Error(KW_INVALID_ARGUMENT, name + ": indexes are not consecutive");
+      return Error(KW_INVALID_ARGUMENT, name() + ": indexes are not consecutive");
     }
     *bytes += FlushEncoder::EntryBytes(entry.data.len);
     if (entry.data.len > kAppendBytesMax || *bytes > kAppendBytesMax) {
-      return Error(KW_INVALID_ARGUMENT, name + ": more than 1 GiB in one append");
+      return Error(KW_INVALID_ARGUMENT, name() + ": more than 1 GiB in one append");
     }
     if (kw_crc32c(0, entry.data.ptr, entry.data.len) != entry.crc32c) {
-      return Error(KW_INVALID_ARGUMENT, name + ": crc32c is not that of the data");
+      return Error(KW_INVALID_ARGUMENT, name() + ": crc32c is not that of the data");
     }
   }
   return {};
@@ -166,6 +166,23 @@ int32_t LogStore::Reset(uint64_t base_index, uint64_t base_term, kw_completion* 
   pending_.spans.Clear();
   Submit(flush, completion);
   return KW_PENDING;
+}
+
+// Whether MakeRoom() would have nothing to do.
+bool LogStore::HasRoom(uint64_t record_bytes) {
+  std::unique_lock lock(mutex_);
+  if (queued_bytes_ > kQueuedBytesMax) return false;
+  const bool forming = !queue_.empty() && !queue_.back()->encoder.closed();
+  const uint64_t end = forming ? queue_.back()->encoder.end_offset() : pending_.end_offset;
+  return end + record_bytes + 2 * kRecordBytes <= pending_.segment->header.file_bytes;
+}
+
+int32_t LogStore::TryAppend(std::span<const kw_log_entry> entries,
+                            const kw_hard_state* maybe_hard_state, kw_completion* completion) {
+  uint64_t bytes = 0;
+  for (const kw_log_entry& entry : entries) bytes += FlushEncoder::EntryBytes(entry.data.len);
+  if (bytes > kFlushBytesMax || !HasRoom(bytes)) return KW_UNAVAILABLE;
+  return Append(entries, maybe_hard_state, completion);
 }
 
 // Switches to the next segment if `record_bytes` do not fit the current one, and waits while too much

@@ -52,6 +52,9 @@ class LogStore {
   // [log] KW_PENDING, or a final code whose text is logged. See keyway/log_store.h.
   int32_t Append(std::span<const kw_log_entry> entries, const kw_hard_state* maybe_hard_state,
                  kw_completion* completion);
+  // [core] See try_append in keyway/log_store.h.
+  int32_t TryAppend(std::span<const kw_log_entry> entries, const kw_hard_state* maybe_hard_state,
+                    kw_completion* completion);
   int32_t TruncatePrefix(uint64_t first_kept, kw_completion* completion);
   int32_t Reset(uint64_t base_index, uint64_t base_term, kw_completion* completion);
 
@@ -84,6 +87,7 @@ class LogStore {
 
   int32_t Refuse(int32_t code, const std::string& text) const;
   Status CheckEntries(std::span<const kw_log_entry> entries, uint64_t* bytes) const;
+  bool HasRoom(uint64_t record_bytes);
   Status MakeRoom(uint64_t record_bytes);
   Flush& FormingFlush(uint64_t record_bytes);
   void StartFlush();

@@ -35,6 +35,12 @@ int32_t Append(kw_plugin* plugin, const kw_log_entry* entries, size_t entry_coun
     return Self(plugin).store->Append({entries, entry_count}, hard_state, completion);
   });
 }
+int32_t TryAppend(kw_plugin* plugin, const kw_log_entry* entries, size_t entry_count,
+                  const kw_hard_state* hard_state, kw_completion* completion) noexcept {
+  return Guard(nullptr, [&] {
+    return Self(plugin).store->TryAppend({entries, entry_count}, hard_state, completion);
+  });
+}
 int32_t Read(kw_plugin* plugin, uint64_t begin, uint64_t end, uint64_t bytes_max, kw_log_batch** out,
              kw_error* error) noexcept {
   return Guard(error,
@@ -49,8 +55,8 @@ int32_t Reset(kw_plugin* plugin, uint64_t base_index, uint64_t base_term,
                [&] { return Self(plugin).store->Reset(base_index, base_term, completion); });
 }
 
-constexpr kw_log_store kLogStore = {sizeof(kw_log_store), 0,    Recover, Append, Read,
-                                    TruncatePrefix,       Reset};
+constexpr kw_log_store kLogStore = {
+    sizeof(kw_log_store), 0, Recover, Append, Read, TruncatePrefix, Reset, TryAppend};
 
 int32_t Start(kw_plugin* plugin, kw_error* error) noexcept {
   return Guard(error, [&] {

@@ -433,7 +433,7 @@ LAYOUT(kw_log_batch, entries, 8, 8);
 LAYOUT(kw_log_batch, entry_count, 16, 8);
 LAYOUT(kw_log_batch, release, 24, 8);
 
-SIZE(kw_log_store, 48, 8);
+SIZE(kw_log_store, 56, 8);
 LAYOUT(kw_log_store, size, 0, 4);
 LAYOUT(kw_log_store, caps, 4, 4);
 LAYOUT(kw_log_store, recover, 8, 8);
@@ -441,6 +441,7 @@ LAYOUT(kw_log_store, append, 16, 8);
 LAYOUT(kw_log_store, read, 24, 8);
 LAYOUT(kw_log_store, truncate_prefix, 32, 8);
 LAYOUT(kw_log_store, reset, 40, 8);
+LAYOUT(kw_log_store, try_append, 48, 8);
 
 /* ---- observer.h */
 

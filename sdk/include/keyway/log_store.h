@@ -60,6 +60,10 @@ typedef struct kw_log_store {
   /* [log] Drops every entry; the log is then empty with first = base_index + 1. The hard state stays. */
   int32_t (*reset)(kw_plugin *plugin, uint64_t base_index, uint64_t base_term,
                    kw_completion *completion);
+  /* Optional. [core], while no [log] call is under way. As append, which it saves a change of threads;
+   * where append would wait or fail it changes nothing and returns UNAVAILABLE: append is called then. */
+  int32_t (*try_append)(kw_plugin *plugin, const kw_log_entry *entries, size_t entry_count,
+                        const kw_hard_state *hard_state, kw_completion *completion);
 } kw_log_store;
 
 #ifdef __cplusplus
