@@ -20,16 +20,6 @@ std::string Joined(const google::protobuf::RepeatedPtrField<std::string>& texts)
   return out;
 }
 
-std::vector<std::string> Split(const std::string& text) {
-  std::vector<std::string> parts;
-  for (size_t begin = 0; begin <= text.size();) {
-    const size_t end = std::min(text.find(',', begin), text.size());
-    if (end > begin) parts.push_back(text.substr(begin, end - begin));
-    begin = end + 1;
-  }
-  return parts;
-}
-
 void PrintTable(const Context& context, const Table& table) {
   Print(context.flags.wants_table(true) ? table.ToString() : table.ToLines());
 }
@@ -59,7 +49,7 @@ int RunMemberList(const Context& context, bool serializable) {
 int RunMemberAdd(const Context& context, const std::string& name, const std::string& peer_urls, bool learner) {
   Client client(context);
   etcdserverpb::MemberAddRequest request;
-  for (const std::string& url : Split(peer_urls)) request.add_peerurls(url);
+  for (const std::string& url : SplitCommas(peer_urls)) request.add_peerurls(url);
   request.set_islearner(learner);
   etcdserverpb::MemberAddResponse response;
   const int code = KW_CTL_CALL(client, Cluster, MemberAdd, request, &response);
@@ -110,7 +100,7 @@ int RunMemberUpdate(const Context& context, uint64_t id, const std::string& peer
   Client client(context);
   etcdserverpb::MemberUpdateRequest request;
   request.set_id(id);
-  for (const std::string& url : Split(peer_urls)) request.add_peerurls(url);
+  for (const std::string& url : SplitCommas(peer_urls)) request.add_peerurls(url);
   etcdserverpb::MemberUpdateResponse response;
   const int code = KW_CTL_CALL(client, Cluster, MemberUpdate, request, &response);
   return code == kOk ? PrintMembersChange(context, id, "updated in", response) : client.Report(code);

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "context.h"
 
+#include <algorithm>
 #include <charconv>
 #include <cinttypes>
 #include <cmath>
@@ -13,6 +14,7 @@ int Fail(ExitCode code, std::string_view text) {
   for (char& c : line) {
     if (c == '\n' || c == '\r') c = ' ';
   }
+  std::fflush(stdout);  // What was printed before comes before.
   std::fprintf(stderr, "Error: %s\n", line.c_str());
   return code;
 }
@@ -53,6 +55,16 @@ std::string HexId(uint64_t id) {
   char text[20];
   std::snprintf(text, sizeof(text), "%" PRIx64, id);
   return text;
+}
+
+std::vector<std::string> SplitCommas(std::string_view text) {
+  std::vector<std::string> parts;
+  while (!text.empty()) {
+    const std::string_view part = text.substr(0, text.find(','));
+    if (!part.empty()) parts.emplace_back(part);
+    text.remove_prefix(std::min(part.size() + 1, text.size()));
+  }
+  return parts;
 }
 
 }  // namespace keyway::ctl

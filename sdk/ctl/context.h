@@ -14,7 +14,7 @@ namespace keyway::ctl {
 enum ExitCode : int { kOk = 0, kError = 1, kBadConnection = 2, kInvalidInput = 3, kBadArguments = 128 };
 
 struct Flags {
-  std::vector<std::string> endpoints = {"127.0.0.1:2379"};
+  std::vector<std::string> endpoints;
   std::string write_out;  // "", "simple", "table" or "json"
   bool hex = false;
   std::string command_timeout = "5s";
@@ -43,5 +43,8 @@ bool ParseDuration(std::string_view text, std::chrono::nanoseconds* out);
 // A hexadecimal id, with or without 0x. False if malformed.
 bool ParseHexId(std::string_view text, uint64_t* out);
 std::string HexId(uint64_t id);
+
+// The parts between commas, without empty ones.
+std::vector<std::string> SplitCommas(std::string_view text);
 
 }  // namespace keyway::ctl

@@ -13,12 +13,10 @@
 namespace keyway::ctl {
 namespace {
 
-void AddGlobalFlags(CLI::App* app, Flags* flags) {
-  app->add_option("--endpoints", flags->endpoints, "addresses of members, host:port with commas between")
-      ->delimiter(',')
+void AddGlobalFlags(CLI::App* app, Flags* flags, std::string* endpoints) {
+  app->add_option("--endpoints", *endpoints, "addresses of members, host:port with commas between")
       ->envname("KEYWAYCTL_ENDPOINTS")
-      ->expected(1)
-      ->default_str("127.0.0.1:2379");
+      ->capture_default_str();
   app->add_option("-w,--write-out", flags->write_out, "table, json or simple")
       ->check(CLI::IsMember({"table", "json", "simple"}));
   app->add_flag("--hex", flags->hex, "keys and values as hexadecimal bytes");
@@ -34,7 +32,8 @@ int Run(int argc, char** argv) {
   CLI::App app("keywayctl: the command line tool of Keyway");
   app.require_subcommand(1);
   app.fallthrough();  // Global flags may follow the command.
-  AddGlobalFlags(&app, &context.flags);
+  std::string endpoints = "127.0.0.1:2379";
+  AddGlobalFlags(&app, &context.flags, &endpoints);
   AddKvCommands(&app, &context);
   AddTxnCommand(&app, &context);
   AddWatchCommand(&app, &context);
@@ -52,8 +51,12 @@ int Run(int argc, char** argv) {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& e) {
     if (e.get_exit_code() == 0) return app.exit(e);  // --help
-    return Fail(kBadArguments, std::string(e.what()) + " (try --help)");
+    const std::vector<std::string> unknown = app.remaining();
+    const bool is_unknown_command = app.get_subcommands().empty() && !unknown.empty();
+    const std::string text = is_unknown_command ? "unknown command \"" + unknown[0] + "\"" : e.what();
+    return Fail(kBadArguments, text + " (try --help)");
   }
+  context.flags.endpoints = SplitCommas(endpoints);
   if (!ParseDuration(context.flags.command_timeout, &context.command_timeout)) {
     return Fail(kBadArguments, "--command-timeout \"" + context.flags.command_timeout + "\" is not a duration such as 5s");
   }

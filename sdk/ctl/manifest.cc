@@ -11,6 +11,7 @@
 #include <cerrno>
 #include <cstring>
 
+#include "context.h"
 #include "keyway/abi.h"
 
 namespace keyway::ctl {
@@ -24,16 +25,6 @@ bool Load(std::string_view bytes, uint64_t at, T* out) {
   if (at > bytes.size() || bytes.size() - at < sizeof(T)) return false;
   std::memcpy(out, bytes.data() + at, sizeof(T));
   return true;
-}
-
-std::vector<std::string> SplitList(std::string_view text) {
-  std::vector<std::string> parts;
-  while (!text.empty()) {
-    const size_t end = std::min(text.find(','), text.size());
-    if (end > 0) parts.emplace_back(text.substr(0, end));
-    text.remove_prefix(std::min(end + 1, text.size()));
-  }
-  return parts;
 }
 
 // Looks through one segment of notes, each padded to four bytes.
@@ -72,8 +63,8 @@ std::string ParseManifest(std::string_view text, Manifest* out) {
     if (key == "abi") out->abi = value;
     if (key == "license") out->license = value;
     if (key == "stability") out->stability = value;
-    if (key == "provides") out->provides = SplitList(value);
-    if (key == "needs") out->needs = SplitList(value);
+    if (key == "provides") out->provides = SplitCommas(value);
+    if (key == "needs") out->needs = SplitCommas(value);
   }
   if (out->id.empty() || out->version.empty() || out->abi.empty()) {
     return "the manifest lacks an id, a version or an abi";

@@ -56,6 +56,7 @@ int RunOnce(const Context& context, Client* client, etcdserverpb::WatchCreateReq
     if (response.canceled()) {
       std::string reason = response.cancel_reason();
       if (response.compact_revision() != 0) {
+        if (reason.empty()) reason = "etcdserver: mvcc: required revision has been compacted";
         reason += " (compacted up to revision " + std::to_string(response.compact_revision()) + ")";
       }
       call.TryCancel();
