@@ -70,6 +70,7 @@ bool Progress::OnReject(uint64_t rejected, uint64_t hint) {
     case ProgressState::kReplicate:
       if (rejected <= match) return false;
       BecomeProbe();
+      next = std::max(std::min(rejected, hint + 1), match + 1);
       return true;
     case ProgressState::kProbe:
       if (rejected + 1 != next) return false;

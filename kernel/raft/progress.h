@@ -68,6 +68,7 @@ struct Progress {
   uint64_t log_read_begin = 0;
   Inflights inflights;
 
+  // Each begins anew after match, which must be known: 0 would ask for the log from its beginning.
   void BecomeProbe();
   void BecomeReplicate();
   void BecomeSnapshot();

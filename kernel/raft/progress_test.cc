@@ -77,9 +77,9 @@ TEST(Progress, RejectWhileReplicatingGoesBackToProbing) {
 
   EXPECT_FALSE(peer.OnReject(9, 9));  // Below match: it came late.
   EXPECT_EQ(peer.state, ProgressState::kReplicate);
-  EXPECT_TRUE(peer.OnReject(15, 9));
+  EXPECT_TRUE(peer.OnReject(15, 12));
   EXPECT_EQ(peer.state, ProgressState::kProbe);
-  EXPECT_EQ(peer.next, 10u);
+  EXPECT_EQ(peer.next, 13u);
   EXPECT_EQ(peer.inflights.count(), 0u);
 }
 

@@ -149,7 +149,7 @@ void Raft::Impl::OnPeerDown(NodeId peer) {
   if (role_ == Role::kLeader) {
     Progress* progress = FindPeer(peer);
     if (progress == nullptr || progress->state == ProgressState::kSnapshot) return;
-    progress->BecomeProbe();
+    if (progress->state == ProgressState::kReplicate) progress->BecomeProbe();
     progress->paused = true;  // Until it answers a heartbeat.
     return;
   }

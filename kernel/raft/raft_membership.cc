@@ -95,11 +95,17 @@ bool Raft::Impl::InstallSnapshot(uint64_t index, uint64_t term,
 void Raft::Impl::OnSnapshotSent(NodeId peer_id, uint64_t index) {
   if (role_ != Role::kLeader) return;
   Progress* peer = FindPeer(peer_id);
-  if (peer == nullptr || index > log_.commit_index()) return;
+  if (peer == nullptr) return;
+  if (index > log_.commit_index()) index = 0;  // Not a snapshot of ours.
   if (index > 0) peer->OnMatch(index);
   if (peer->state == ProgressState::kSnapshot) {
     peer->BecomeProbe();
-    peer->paused = index == 0;  // Try again after the next answer to a heartbeat.
+    if (index == 0) {
+      // After the next answer to a heartbeat, ask anew where the peer is: it may have more than a
+      // snapshot of ours, and refuse it, or what it needs may be in the log.
+      peer->paused = true;
+      peer->next = log_.last_index() + 1;
+    }
   }
   send_pending_ = true;
   if (index > 0) MaybeCommit();

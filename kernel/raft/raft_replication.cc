@@ -223,7 +223,7 @@ void Raft::Impl::OnLogRead(NodeId peer_id, uint64_t begin, std::vector<Entry> en
   if (peer->state == ProgressState::kSnapshot || peer->next != begin) return;
   if (begin < log_.first_index()) return;  // Truncated meanwhile: it will need a snapshot.
   if (entries.empty()) {
-    peer->BecomeProbe();
+    if (peer->state == ProgressState::kReplicate) peer->BecomeProbe();
     peer->paused = true;  // Read again after the next answer to a heartbeat.
     return;
   }

@@ -272,12 +272,42 @@ TEST(RaftSnapshot, IsTriedAgainAfterAFailure) {
   EXPECT_TRUE(take().snapshots.empty());  // Not at once.
   EXPECT_FALSE(raft.progress()[0].in_snapshot);
   answer(MessageKind::kHeartbeatResponse, false, 0);
+  Output probe = take();
+  ASSERT_EQ(probe.messages.size(), 1u);
+  EXPECT_EQ(probe.messages[0].index, 11u);
+  answer(MessageKind::kAppendResponse, true, 11);
   EXPECT_EQ(take().snapshots, std::vector<NodeId>{2});
 
   raft.OnSnapshotSent(2, 11);
   Output output = take();
   EXPECT_TRUE(output.snapshots.empty());
   EXPECT_EQ(raft.progress()[0].match_index, 11u);
+}
+
+// A new leader that has not heard of the peer yet knows no match. A lost connection then must not make
+// it ask for a snapshot: the peer has all, and refuses a snapshot older than its state for ever.
+TEST(RaftSnapshot, LostConnectionBeforeTheFirstAnswerAsksForNone) {
+  Cluster cluster({.voters = 2});
+  const NodeId old_leader = cluster.RunUntilLeader();
+  const NodeId next = 3 - old_leader;
+  for (int i = 0; i < 10; ++i) cluster.Propose(old_leader, "x");
+  cluster.Run(2);
+  cluster.Checkpoint(next, 0);
+  cluster.lose = [&](const Message& message) {
+    return message.from == old_leader && message.kind == MessageKind::kAppendResponse;
+  };
+  cluster.Do(old_leader, [&](Raft& raft) { raft.TransferLeadership(next); });
+  cluster.Settle();
+  ASSERT_EQ(cluster.Leader(), next);
+  EXPECT_EQ(cluster.raft(next).progress()[0].match_index, 0u);
+  cluster.Do(next, [&](Raft& raft) { raft.OnPeerDown(old_leader); });
+  cluster.lose = nullptr;
+
+  cluster.Run(3);
+
+  EXPECT_EQ(cluster.snapshots_installed(), 0u);
+  EXPECT_FALSE(cluster.raft(next).progress()[0].in_snapshot);
+  EXPECT_TRUE(cluster.raft(next).committed_in_term());
 }
 
 TEST(RaftSnapshot, FollowerWithoutStateAsksForOne) {
