@@ -30,7 +30,8 @@ target_compile_options(keyway_options INTERFACE -Wall -Wextra -Wno-missing-field
   $<$<BOOL:${KEYWAY_WERROR}>:-Werror> -fstack-protector-strong)
 target_link_options(keyway_options INTERFACE -Wl,-z,relro -Wl,-z,now)
 if(KEYWAY_SANITIZE STREQUAL "address")
-  target_compile_options(keyway_options INTERFACE -fsanitize=address,undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer)
+  target_compile_options(keyway_options INTERFACE -fsanitize=address,undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer
+    -Wno-maybe-uninitialized)  # gcc 12 warns of Abseil's inlined vector there.
   target_link_options(keyway_options INTERFACE -fsanitize=address,undefined)
 elseif(KEYWAY_SANITIZE STREQUAL "thread")
   target_compile_options(keyway_options INTERFACE -fsanitize=thread -Wno-tsan)
