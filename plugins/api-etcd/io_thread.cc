@@ -45,6 +45,10 @@ IoThread::~IoThread() {
   // A socket that was dealt to this thread after it had finished.
   stop_phase_ = 2;
   DrainPosted();
+  // Whoever handed over the last one may not have looked yet whether the loop sleeps.
+  while (handed_over_count_.load(std::memory_order_acquire) != taken_count_) {
+    std::this_thread::yield();
+  }
   for (Call* call : free_calls_) delete call;
   if (epoll_fd_ >= 0) close(epoll_fd_);
   if (event_fd_ >= 0) close(event_fd_);
@@ -90,9 +94,11 @@ void IoThread::Wake() {
 }
 void IoThread::Post(Posted* posted) {
   if (posted_.Push(posted) && is_asleep_.load(std::memory_order_seq_cst)) Wake();
+  handed_over_count_.fetch_add(1, std::memory_order_release);
 }
 void IoThread::Deliver(kw_delivery* delivery) {
   if (deliveries_.Push(delivery) && is_asleep_.load(std::memory_order_seq_cst)) Wake();
+  handed_over_count_.fetch_add(1, std::memory_order_release);
 }
 void IoThread::DeliverThunk(void* self, kw_delivery* delivery) {
   static_cast<IoThread*>(self)->Deliver(delivery);
@@ -181,6 +187,7 @@ void IoThread::DrainPosted() {
   Posted* posted = posted_.TakeAll();
   while (posted != nullptr) {
     Posted* const next = posted->next;
+    ++taken_count_;
     posted->run(posted, this);
     posted = next;
   }
@@ -189,6 +196,7 @@ void IoThread::DrainDeliveries() {
   kw_delivery* delivery = deliveries_.TakeAll();
   while (delivery != nullptr) {
     kw_delivery* const next = delivery->next;
+    ++taken_count_;
     WatchStream::Dispatch(this, *delivery);
     delivery->release(delivery);
     delivery = next;

@@ -137,6 +137,8 @@ class IoThread {
   // Written by other threads.
   alignas(64) HandOver<Posted> posted_;
   alignas(64) HandOver<kw_delivery> deliveries_;
+  // Posts and deliveries whose caller is through with this object; see ~IoThread.
+  alignas(64) std::atomic<uint64_t> handed_over_count_ = 0;
   alignas(64) std::atomic<bool> is_asleep_ = false;
 
   // Of the loop.
@@ -150,6 +152,7 @@ class IoThread {
   uint32_t stop_phase_ = 0; // 1: draining, 2: connections closed
   uint64_t stop_deadline_ns_ = 0;
   size_t outstanding_ = 0;
+  uint64_t taken_count_ = 0; // posts and deliveries
   std::vector<kw_request*> batch_;
   std::vector<Connection*> dirty_;
   std::vector<Connection*> flushing_;
