@@ -45,9 +45,11 @@ bool Core::ApplyEntry(const raft::Entry& entry) {
   applied_term_ = entry.term;
   CollectChanges();
   NoteEntryBytes(entry.index, entry.data.size());
-  raft_->OnApplied(entry.index);
   if (entry.kind == raft::EntryKind::kConfiguration) {
     raft_->ApplyConfiguration(membership_.Configuration());
+  }
+  raft_->OnApplied(entry.index);
+  if (entry.kind == raft::EntryKind::kConfiguration) {
     UpdatePeers();
     if (membership_.IsRemoved(identity_.member_id)) {
       Fatal("this member (" + HexId(identity_.member_id) + ") was removed from the cluster");

@@ -41,6 +41,8 @@ Applied Core::CurrentApplied() const {
 // `now`. One batch at a time: the next forms meanwhile.
 void Core::MaybeWriteStore(bool now) {
   if (store_busy_ || failed_ || apply_position_ != 0 || needs_snapshot_) return;
+  // A leader may commit by the others' copies: the engine never gets ahead of our own log.
+  if (raft_->durable_index() < raft_->applied_index()) return;
   const bool dirty = !unwritten_->empty() || raft_->applied_index() > stored_index_ ||
                      (!compacted_saved_ && CurrentApplied().compacted);
   if (!dirty) return;
