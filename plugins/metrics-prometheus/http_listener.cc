@@ -17,8 +17,7 @@
 namespace keyway::metrics_prometheus {
 namespace {
 
-std::string Response(std::string_view status, std::string_view type, std::string_view body,
-                     bool with_body) {
+std::string Response(std::string_view status, std::string_view type, std::string_view body, bool with_body) {
   std::string out = "HTTP/1.1 ";
   out.append(status).append("\r\nContent-Type: ").append(type).append("\r\nContent-Length: ");
   out.append(std::to_string(body.size())).append("\r\nConnection: close\r\n\r\n");
@@ -32,8 +31,7 @@ std::string Problem(std::string_view status) {
 
 }  // namespace
 
-bool HttpListener::Start(const std::vector<std::string>& urls, bool* is_invalid,
-                         std::string* error) {
+bool HttpListener::Start(const std::vector<std::string>& urls, bool* is_invalid, std::string* error) {
   *is_invalid = false;
   wake_fd_ = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
   bool ok = wake_fd_ >= 0;
@@ -67,12 +65,10 @@ bool HttpListener::Bind(const std::string& url, bool* is_invalid, std::string* e
     host = url.substr(kScheme.size(), colon - kScheme.size());
     port = url.substr(colon + 1);
     if (!port.empty() && port.back() == '/') port.pop_back();
-    if (host.size() > 2 && host.front() == '[' && host.back() == ']')
-      host = host.substr(1, host.size() - 2);
+    if (host.size() > 2 && host.front() == '[' && host.back() == ']') host = host.substr(1, host.size() - 2);
   }
   if (host.empty() || port.empty() || port.size() > 5 ||
-      port.find_first_not_of("0123456789") != std::string::npos || std::stoi(port) > 65535 ||
-      std::stoi(port) == 0) {
+      port.find_first_not_of("0123456789") != std::string::npos || std::stoi(port) > 65535 || std::stoi(port) == 0) {
     *is_invalid = true;
     *error = "listen: \"" + url + "\" is not of the form http://host:port";
     return false;
@@ -112,8 +108,7 @@ void HttpListener::ThreadMain() {
     const uint64_t now = clock_();
     int timeout_ms = -1;
     for (const Connection& connection : connections_) {
-      polled.push_back(
-          {connection.fd, static_cast<short>(connection.answer.empty() ? POLLIN : POLLOUT), 0});
+      polled.push_back({connection.fd, static_cast<short>(connection.answer.empty() ? POLLIN : POLLOUT), 0});
       const uint64_t left_ns = connection.deadline_ns > now ? connection.deadline_ns - now : 0;
       const int left_ms = static_cast<int>(left_ns / 1'000'000 + 1);
       timeout_ms = timeout_ms < 0 ? left_ms : std::min(timeout_ms, left_ms);
@@ -192,10 +187,8 @@ void HttpListener::Write(Connection* connection) {
 std::string HttpListener::Answer(const std::string& request) const {
   const std::string_view line = std::string_view(request).substr(0, request.find("\r\n"));
   const size_t method_end = line.find(' ');
-  const size_t target_end =
-      method_end == std::string_view::npos ? method_end : line.find(' ', method_end + 1);
-  if (target_end == std::string_view::npos ||
-      line.substr(target_end + 1).substr(0, 7) != "HTTP/1.") {
+  const size_t target_end = method_end == std::string_view::npos ? method_end : line.find(' ', method_end + 1);
+  if (target_end == std::string_view::npos || line.substr(target_end + 1).substr(0, 7) != "HTTP/1.") {
     return Problem("400 Bad Request");
   }
   const std::string_view method = line.substr(0, method_end);

@@ -2,8 +2,8 @@
 //
 // A listener for GET /metrics over HTTP/1.1 without TLS: one thread, one request a connection.
 //
-// Bounds: 32 connections (the next one is closed at once), 8 KiB of request, 5 s to send it, 10 s
-// to take the answer.
+// Bounds: 32 connections (the next one is closed at once), 8 KiB of request, 5 s to send it, 10 s to
+// take the answer.
 #pragma once
 
 #include <cstdint>
@@ -28,8 +28,8 @@ class HttpListener {
   HttpListener(Clock clock, Body body) : clock_(std::move(clock)), body_(std::move(body)) {}
   ~HttpListener() { Stop(); }
 
-  // Binds all URLs (http://host:port) and starts the thread. False: nothing is left open and
-  // `*error` names the address; `*is_invalid` tells a malformed URL from one that cannot be bound.
+  // Binds all URLs (http://host:port) and starts the thread. False: nothing is left open and `*error`
+  // names the address; `*is_invalid` tells a malformed URL from one that cannot be bound.
   bool Start(const std::vector<std::string>& urls, bool* is_invalid, std::string* error);
   void Stop();
 

@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// The text is checked by a small parser of the format, written from its specification, not by
-// strings.
+// The text is checked by a small parser of the format, written from its specification, not by strings.
 #include <arpa/inet.h>
 #include <gtest/gtest.h>
 #include <netinet/in.h>
@@ -52,8 +51,7 @@ class Parsed {
   static bool IsName(const std::string& name, bool colon) {
     if (name.empty() || std::isdigit(static_cast<unsigned char>(name[0]))) return false;
     for (const char c : name) {
-      if (!std::isalnum(static_cast<unsigned char>(c)) && c != '_' && !(colon && c == ':'))
-        return false;
+      if (!std::isalnum(static_cast<unsigned char>(c)) && c != '_' && !(colon && c == ':')) return false;
     }
     return true;
   }
@@ -103,8 +101,7 @@ class Parsed {
         size_t end = equals + 2;
         while (end < line.size() && line[end] != '"') end += line[end] == '\\' ? 2 : 1;
         ASSERT_LT(end, line.size()) << line;
-        series +=
-            "{" + key + "=" + Unescape(line.substr(equals + 2, end - equals - 2), true, line) + "}";
+        series += "{" + key + "=" + Unescape(line.substr(equals + 2, end - equals - 2), true, line) + "}";
         at = end + 1;
       } while (line[at] == ',');
       ASSERT_EQ(line[at], '}') << line;
@@ -117,9 +114,7 @@ class Parsed {
     EXPECT_EQ(*end, '\0') << line;
     Family& family = families_[current_];
     if (family.type == "histogram") {
-      EXPECT_TRUE(name == current_ + "_bucket" || name == current_ + "_sum" ||
-                  name == current_ + "_count")
-          << line;
+      EXPECT_TRUE(name == current_ + "_bucket" || name == current_ + "_sum" || name == current_ + "_count") << line;
     } else {
       EXPECT_EQ(name, current_) << line;
     }
@@ -142,9 +137,7 @@ class Parsed {
   std::map<std::string, Family> families_;
 };
 
-kw_slice Slice(std::string_view text) {
-  return {reinterpret_cast<const uint8_t*>(text.data()), text.size()};
-}
+kw_slice Slice(std::string_view text) { return {reinterpret_cast<const uint8_t*>(text.data()), text.size()}; }
 
 kw_sample Sample(const char* name, const char* help, uint32_t kind, double value,
                  const std::vector<kw_field>* maybe_labels = nullptr) {
@@ -167,8 +160,7 @@ std::string Text(const std::vector<kw_sample>& samples) {
 }
 
 TEST(Render, LabelsAndHelpAreEscaped) {
-  const std::vector<kw_field> labels = {{"path", Slice("C:\\dir\n\"x\"")},
-                                        {"To", Slice("8211f1d0f64f3269")}};
+  const std::vector<kw_field> labels = {{"path", Slice("C:\\dir\n\"x\"")}, {"To", Slice("8211f1d0f64f3269")}};
   Parsed parsed(Text({Sample("a_total", "a \\ and\na \"line\"", KW_METRIC_COUNTER, 3, &labels)}));
 
   EXPECT_EQ(parsed["a_total"].help, "a \\ and\na \"line\"");
@@ -179,9 +171,8 @@ TEST(Render, LabelsAndHelpAreEscaped) {
 TEST(Render, HeadComesOncePerNameEvenIfSamplesAreApart) {
   const std::vector<kw_field> one = {{"n", Slice("1")}};
   const std::vector<kw_field> two = {{"n", Slice("2")}};
-  Parsed parsed(
-      Text({Sample("x", "x", KW_METRIC_GAUGE, 1, &one), Sample("y", "", KW_METRIC_GAUGE, 2),
-            Sample("x", "x", KW_METRIC_GAUGE, 3, &two), Sample("x", "x", KW_METRIC_COUNTER, 4)}));
+  Parsed parsed(Text({Sample("x", "x", KW_METRIC_GAUGE, 1, &one), Sample("y", "", KW_METRIC_GAUGE, 2),
+                      Sample("x", "x", KW_METRIC_GAUGE, 3, &two), Sample("x", "x", KW_METRIC_COUNTER, 4)}));
   EXPECT_EQ(parsed["x"].series.size(), 2u);  // The one of another kind is left out.
   EXPECT_EQ(parsed["y"].series.at("y"), 2);
 }
@@ -226,8 +217,7 @@ TEST(Render, ProcessMetricsArePlausible) {
   Parsed parsed(Text({Sample("os_fd_limit", "the host's own", KW_METRIC_GAUGE, 7)}));
 
   EXPECT_EQ(parsed["os_fd_limit"].series.at("os_fd_limit"), 7);
-  EXPECT_GT(parsed["process_resident_memory_bytes"].series.at("process_resident_memory_bytes"),
-            1 << 20);
+  EXPECT_GT(parsed["process_resident_memory_bytes"].series.at("process_resident_memory_bytes"), 1 << 20);
   EXPECT_EQ(parsed["process_cpu_seconds_total"].type, "counter");
   const double fds = parsed["process_open_fds"].series.at("process_open_fds");
   EXPECT_GE(fds, 3);
@@ -240,11 +230,7 @@ TEST(Render, ProcessMetricsArePlausible) {
 class ListenerTest : public ::testing::Test {
  protected:
   ListenerTest() {
-    host_ = {sizeof(kw_host),
-             KW_ABI_MAJOR,
-             KW_ABI_MINOR,
-             this,
-             "keyway test",
+    host_ = {sizeof(kw_host), KW_ABI_MAJOR, KW_ABI_MINOR, this, "keyway test",
              [](const kw_host* host, const char* service) -> const void* {
                auto* self = static_cast<ListenerTest*>(host->self);
                if (std::string(service) == KW_CLOCK) return &self->clock_;
@@ -272,9 +258,7 @@ class ListenerTest : public ::testing::Test {
   }
   int32_t Start(const std::string& url) {
     const kw_config_item item = {"listen", Slice(url), 0, 0};
-    EXPECT_EQ(kw_plugin_entry_metrics_prometheus()->plugins[0]->create(&host_, &item, 1, &plugin_,
-                                                                       &error_),
-              KW_OK);
+    EXPECT_EQ(kw_plugin_entry_metrics_prometheus()->plugins[0]->create(&host_, &item, 1, &plugin_, &error_), KW_OK);
     return plugin_->start(plugin_, &error_);
   }
   // Starts on a free port.
@@ -286,8 +270,7 @@ class ListenerTest : public ::testing::Test {
     bind(fd, reinterpret_cast<sockaddr*>(&address_), size);
     getsockname(fd, reinterpret_cast<sockaddr*>(&address_), &size);
     close(fd);
-    ASSERT_EQ(Start("http://127.0.0.1:" + std::to_string(ntohs(address_.sin_port))), KW_OK)
-        << error_.text;
+    ASSERT_EQ(Start("http://127.0.0.1:" + std::to_string(ntohs(address_.sin_port))), KW_OK) << error_.text;
   }
   int Connect() {
     const int fd = socket(AF_INET, SOCK_STREAM, 0);
@@ -301,8 +284,7 @@ class ListenerTest : public ::testing::Test {
     send(fd, request.data(), request.size(), MSG_NOSIGNAL);
     std::string all;
     char bytes[4096];
-    for (ssize_t got; (got = read(fd, bytes, sizeof(bytes))) > 0;)
-      all.append(bytes, static_cast<size_t>(got));
+    for (ssize_t got; (got = read(fd, bytes, sizeof(bytes))) > 0;) all.append(bytes, static_cast<size_t>(got));
     close(fd);
     return all;
   }
@@ -326,8 +308,7 @@ TEST_F(ListenerTest, ServesMetricsAndNothingElse) {
   EXPECT_EQ(Ask("GET / HTTP/1.1\r\n\r\n").rfind("HTTP/1.1 404", 0), 0u);
   EXPECT_EQ(Ask("POST /metrics HTTP/1.1\r\n\r\n").rfind("HTTP/1.1 405", 0), 0u);
   EXPECT_EQ(Ask("nonsense\r\n\r\n").rfind("HTTP/1.1 400", 0), 0u);
-  EXPECT_EQ(Ask("GET /metrics HTTP/1.1\r\nX: " + std::string(20000, 'x')).rfind("HTTP/1.1 431", 0),
-            0u);
+  EXPECT_EQ(Ask("GET /metrics HTTP/1.1\r\nX: " + std::string(20000, 'x')).rfind("HTTP/1.1 431", 0), 0u);
 }
 
 TEST_F(ListenerTest, ConnectionsAreBoundedAndSlowOnesHarmNobody) {
@@ -363,8 +344,7 @@ TEST_F(ListenerTest, RenderWritesThroughTheAbi) {
   ASSERT_NE(table, nullptr);
   std::string text;
   kw_writer writer = {&text, [](void* self, kw_slice bytes) -> int32_t {
-                        static_cast<std::string*>(self)->append(
-                            reinterpret_cast<const char*>(bytes.ptr), bytes.len);
+                        static_cast<std::string*>(self)->append(reinterpret_cast<const char*>(bytes.ptr), bytes.len);
                         return KW_OK;
                       }};
   const kw_sample sample = Sample("answer", "", KW_METRIC_GAUGE, 42);

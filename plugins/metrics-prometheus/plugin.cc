@@ -32,8 +32,8 @@ int32_t Fail(kw_error* error, int32_t code, std::string_view text) noexcept {
   if (error != nullptr && error->size >= sizeof(kw_error)) {
     error->code = code;
     error->detail = 0;
-    std::snprintf(error->text, sizeof(error->text), "metrics-prometheus: %.*s",
-                  static_cast<int>(text.size()), text.data());
+    std::snprintf(error->text, sizeof(error->text), "metrics-prometheus: %.*s", static_cast<int>(text.size()),
+                  text.data());
   }
   return code;
 }
@@ -61,12 +61,10 @@ int32_t StartListener(Instance& self, kw_error* error) {
   const auto* clock = static_cast<const kw_clock*>(host->get(host, KW_CLOCK));
   const auto* samples = static_cast<const kw_samples*>(host->get(host, KW_SAMPLES));
   if (clock == nullptr || samples == nullptr) {
-    return Fail(error, KW_FAILED_PRECONDITION,
-                "`listen` needs keyway.clock/1 and keyway.samples/1");
+    return Fail(error, KW_FAILED_PRECONDITION, "`listen` needs keyway.clock/1 and keyway.samples/1");
   }
-  auto listener =
-      std::make_unique<HttpListener>([host, clock] { return clock->mono_ns(host); },
-                                     [host, samples] { return CollectText(host, samples); });
+  auto listener = std::make_unique<HttpListener>([host, clock] { return clock->mono_ns(host); },
+                                                 [host, samples] { return CollectText(host, samples); });
   bool is_invalid = false;
   std::string text;
   if (!listener->Start(self.listen, &is_invalid, &text)) {
@@ -89,8 +87,7 @@ int32_t RenderThunk(kw_plugin*, const kw_sample* samples, size_t sample_count, k
   return Guard(error, [&] {
     std::string text;
     Render(samples, sample_count, &text);
-    const int32_t code =
-        writer->write(writer->self, {reinterpret_cast<const uint8_t*>(text.data()), text.size()});
+    const int32_t code = writer->write(writer->self, {reinterpret_cast<const uint8_t*>(text.data()), text.size()});
     return code == KW_OK ? code : Fail(error, code, "the writer ended the writing");
   });
 }
@@ -108,8 +105,7 @@ int32_t Create(const kw_host* host, const kw_config_item* items, size_t item_cou
     instance->host = host;
     for (size_t i = 0; i < item_count; ++i) {
       if (std::string_view(items[i].key) != "listen" || items[i].value.len == 0) continue;
-      instance->listen.emplace_back(reinterpret_cast<const char*>(items[i].value.ptr),
-                                    items[i].value.len);
+      instance->listen.emplace_back(reinterpret_cast<const char*>(items[i].value.ptr), items[i].value.len);
     }
     instance->plugin = {sizeof(kw_plugin), 0, instance.get(), Start, Stop, Destroy, Get};
     *out = &instance.release()->plugin;
@@ -121,8 +117,7 @@ const char* const kProvides[] = {KW_OBSERVER, nullptr};
 const char* const kNeeds[] = {KW_LOG, KW_CLOCK, KW_SAMPLES, nullptr};
 const kw_config_field kFields[] = {
     {"listen", "strings", "[]",
-     "addresses such as \"http://127.0.0.1:2381\" that serve GET /metrics; none: only the API "
-     "plugins do"},
+     "addresses such as \"http://127.0.0.1:2381\" that serve GET /metrics; none: only the API plugins do"},
 };
 const kw_descriptor kDescriptor = {
     .size = sizeof(kw_descriptor),

@@ -50,10 +50,10 @@ void AddStat(ProcessSamples* out) {
   unsigned long user = 0, system = 0, virtual_bytes = 0;
   unsigned long long start = 0;
   long pages = 0;
-  if (rest == nullptr || std::sscanf(rest + 2,
-                                     "%*c %*d %*d %*d %*d %*d %*u %*u %*u %*u %*u %lu %lu %*d %*d "
-                                     "%*d %*d %*d %*d %llu %lu %ld",
-                                     &user, &system, &start, &virtual_bytes, &pages) != 5) {
+  if (rest == nullptr ||
+      std::sscanf(rest + 2,
+                  "%*c %*d %*d %*d %*d %*d %*u %*u %*u %*u %*u %lu %lu %*d %*d %*d %*d %*d %*d %llu %lu %ld",
+                  &user, &system, &start, &virtual_bytes, &pages) != 5) {
     return;
   }
   const double ticks = static_cast<double>(sysconf(_SC_CLK_TCK));

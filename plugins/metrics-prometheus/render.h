@@ -14,9 +14,9 @@ namespace keyway::metrics_prometheus {
 inline constexpr uint32_t kKindHistogram = 2;
 inline constexpr char kContentType[] = "text/plain; version=0.0.4; charset=utf-8";
 
-// Appends the samples, then the metrics of this process unless a sample has their name. Names come
-// in the order of their first sample, each with HELP and TYPE once. Characters that a name must not
-// have become '_'; a sample whose kind differs from the first of its name is left out.
+// Appends the samples, then the metrics of this process unless a sample has their name. Names come in
+// the order of their first sample, each with HELP and TYPE once. Characters that a name must not have
+// become '_'; a sample whose kind differs from the first of its name is left out.
 void Render(const kw_sample* samples, size_t sample_count, std::string* out);
 
 }  // namespace keyway::metrics_prometheus

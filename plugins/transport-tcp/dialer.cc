@@ -241,8 +241,7 @@ void Dialer::ReadAnswer() {
   char bytes[kHeaderBytes + kGreetingBytesMax];
   const ssize_t got = stream_->Read(bytes, sizeof(bytes));
   if (got == -EAGAIN) return;
-  if (got <= 0)
-    return Fail(got == 0 ? "closed without an answer to the greeting" : stream_->error());
+  if (got <= 0) return Fail(got == 0 ? "closed without an answer to the greeting" : stream_->error());
   received_.append(bytes, static_cast<size_t>(got));
   Message message;
   const char* error = nullptr;
@@ -300,7 +299,8 @@ void Dialer::ReadPongs() {
     while (true) {
       Message message;
       const char* error = nullptr;
-      const ParseResult result = Parse(std::string_view(received_).substr(at), 0, &message, &error);
+      const ParseResult result =
+          Parse(std::string_view(received_).substr(at), 0, &message, &error);
       if (result == ParseResult::kNeedMore) break;
       if (result == ParseResult::kBad) return Lose(error);
       at += message.bytes;
@@ -310,8 +310,7 @@ void Dialer::ReadPongs() {
       }
       std::memcpy(&sent_ns, message.payload.data(), sizeof(sent_ns));
       const uint64_t now = io_->loop().ReadClock();
-      if (sent_ns <= now)
-        peer_->round_trip_ns.store(std::max<uint64_t>(now - sent_ns, 1), std::memory_order_relaxed);
+      if (sent_ns <= now) peer_->round_trip_ns.store(std::max<uint64_t>(now - sent_ns, 1), std::memory_order_relaxed);
       if (doubted_since_ns_ != 0 && sent_ns >= doubted_since_ns_) {
         doubted_since_ns_ = 0;
         ReportState(KW_PEER_UP);
@@ -362,8 +361,9 @@ void Dialer::CloseStream() {
 
 void Dialer::ReportState(uint32_t state) {
   is_reported_up_ = state == KW_PEER_UP;
-  io_->sink().peer_state(io_->sink().self, peer_->id, state,
-                         {reinterpret_cast<const uint8_t*>(principal_.data()), principal_.size()});
+  io_->sink().peer_state(
+      io_->sink().self, peer_->id, state,
+      {reinterpret_cast<const uint8_t*>(principal_.data()), principal_.size()});
 }
 
 void Dialer::LogUnreachable() {

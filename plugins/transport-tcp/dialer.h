@@ -4,9 +4,9 @@
 //
 //   waiting -> resolving -> connecting -> (tls -> authenticating ->) greeting -> up -> waiting ...
 //
-// One round tries every address of every URL in turn. After a round without success the next one
-// waits 10 ms, doubling up to 1 s, with jitter. A lost connection is dialed again at once, unless
-// it had lasted less than a second; so is a peer that just dialed us.
+// One round tries every address of every URL in turn. After a round without success the next one waits
+// 10 ms, doubling up to 1 s, with jitter. A lost connection is dialed again at once, unless it had
+// lasted less than a second; so is a peer that just dialed us.
 #pragma once
 
 #include <memory>
@@ -38,7 +38,9 @@ class Dialer : public Pollable {  // [io]
   Peer* peer() { return peer_.get(); }
 
  private:
-  enum class State { kWaiting, kResolving, kConnecting, kTls, kAuthenticating, kGreeting, kUp };
+  enum class State {
+    kWaiting, kResolving, kConnecting, kTls, kAuthenticating, kGreeting, kUp
+  };
 
   void BeginRound();
   void Advance();

@@ -151,8 +151,8 @@ bool Inbound::HandleMessages() {
   while (true) {
     Message message;
     const char* error = nullptr;
-    const ParseResult result = Parse(
-        bytes.substr(at), is_greeted() ? kFrameBytesMax : kGreetingBytesMax, &message, &error);
+    const ParseResult result =
+        Parse(bytes.substr(at), is_greeted() ? kFrameBytesMax : kGreetingBytesMax, &message, &error);
     if (result == ParseResult::kNeedMore) break;
     if (result == ParseResult::kBad) {
       Deliver();
@@ -167,8 +167,7 @@ bool Inbound::HandleMessages() {
     const auto* payload = reinterpret_cast<const uint8_t*>(message.payload.data());
     switch (message.header.kind) {
       case Kind::kData:
-        frames_.push_back(
-            {peer_, message.header.lane, 0, {payload, message.payload.size()}, {nullptr, 0}});
+        frames_.push_back({peer_, message.header.lane, 0, {payload, message.payload.size()}, {nullptr, 0}});
         frame_bytes_ += message.bytes;
         if (frames_.size() == kFramesPerCall) Deliver();
         break;
@@ -240,8 +239,7 @@ bool Inbound::HandleHello(const Header& header, std::string_view payload) {
 // These messages are few and tiny: a socket that cannot take one at once belongs to a broken peer.
 bool Inbound::Send(const std::string& message) {
   const iovec piece = {const_cast<char*>(message.data()), message.size()};
-  return stream_->Write(&piece, 1) == static_cast<ssize_t>(message.size()) &&
-         !stream_->has_pending();
+  return stream_->Write(&piece, 1) == static_cast<ssize_t>(message.size()) && !stream_->has_pending();
 }
 
 void Inbound::Refuse(const std::string& reason) {

@@ -50,8 +50,7 @@ bool Io::Open(std::string* error) {
 }
 
 int Io::dead_after_ms() const {
-  return static_cast<int>(
-      std::clamp<uint64_t>(options_.keepalive_interval_ns * 5 / 1'000'000, 1000, 300'000));
+  return static_cast<int>(std::clamp<uint64_t>(options_.keepalive_interval_ns * 5 / 1'000'000, 1000, 300'000));
 }
 
 bool Io::Listen(const Url& url, std::string* error) {
@@ -66,8 +65,7 @@ bool Io::Listen(const Url& url, std::string* error) {
     hints.ai_socktype = SOCK_STREAM;
     hints.ai_flags = AI_PASSIVE;
     addrinfo* found = nullptr;
-    const int result =
-        getaddrinfo(url.host.c_str(), std::to_string(url.port).c_str(), &hints, &found);
+    const int result = getaddrinfo(url.host.c_str(), std::to_string(url.port).c_str(), &hints, &found);
     if (result != 0) {
       *error = "name \"" + url.host + "\": " + gai_strerror(result);
       return false;
@@ -89,8 +87,7 @@ bool Io::Listen(const Url& url, std::string* error) {
       if (address.storage.ss_family == AF_INET6 && addresses.size() > 1) continue;
       return false;
     }
-    listeners_.push_back(
-        std::make_unique<Listener>(this, fd, url.is_tls, url.is_unix ? url.host : ""));
+    listeners_.push_back(std::make_unique<Listener>(this, fd, url.is_tls, url.is_unix ? url.host : ""));
     ++opened;
   }
   return opened > 0;
@@ -222,8 +219,7 @@ void Io::OnAccepted(int fd, bool is_tls) {
     return;
   }
   TuneSocket(fd, dead_after_ms());
-  auto inbound =
-      std::make_unique<Inbound>(this, std::make_unique<Stream>(fd, std::move(ssl)), address);
+  auto inbound = std::make_unique<Inbound>(this, std::make_unique<Stream>(fd, std::move(ssl)), address);
   Inbound* key = inbound.get();
   loop_.Add(fd, EPOLLIN | EPOLLRDHUP, key);
   inbounds_[key] = std::move(inbound);
@@ -238,9 +234,7 @@ void Io::OnGreeted(Inbound* inbound) {
   if (old != nullptr) {
     if (replaced_muffler_.Allow(loop_.now_ns())) {
       log_.Write(KW_LOG_INFO, "peer_replaced",
-                 {{"peer", Hex(inbound->peer())},
-                  {"address", inbound->address()},
-                  {"old", old->address()}});
+                 {{"peer", Hex(inbound->peer())}, {"address", inbound->address()}, {"old", old->address()}});
     }
     loop_.Remove(old->fd());
     OnInboundEnded(old, false);
@@ -293,8 +287,8 @@ uint64_t Io::Authenticate(SSL* ssl, const std::string& address, Authenticated do
     return kw_slice{reinterpret_cast<const uint8_t*>(text.data()), text.size()};
   };
   static const std::string kRole = "peer";
-  call->evidence = {sizeof(kw_evidence), KW_EVIDENCE_X509,   slice(kRole),
-                    slice(call->leaf),   slice(call->chain), slice(call->address)};
+  call->evidence = {sizeof(kw_evidence), KW_EVIDENCE_X509, slice(kRole), slice(call->leaf),
+                    slice(call->chain),  slice(call->address)};
   call->principal.size = sizeof(kw_principal);
   call->completion.ctx = call.get();
   call->completion.done = [](kw_completion* self, int32_t code, const kw_error* error) {
@@ -314,8 +308,7 @@ uint64_t Io::Authenticate(SSL* ssl, const std::string& address, Authenticated do
     ++auth_open_;
   }
   AuthCall* raw = call.release();
-  const int32_t code =
-      maybe_identity_->authenticate(host_, &raw->evidence, &raw->principal, &raw->completion);
+  const int32_t code = maybe_identity_->authenticate(host_, &raw->evidence, &raw->principal, &raw->completion);
   if (code == KW_PENDING) return ticket;
   {
     std::lock_guard lock(mutex_);

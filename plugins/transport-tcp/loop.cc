@@ -54,8 +54,7 @@ bool Loop::Poll() {
     timeout_ms = static_cast<int>(std::min<uint64_t>((wait_ns + 999'999) / 1'000'000, 60'000));
   }
   std::array<epoll_event, 64> events;
-  const int count =
-      epoll_wait(epoll_fd_, events.data(), static_cast<int>(events.size()), timeout_ms);
+  const int count = epoll_wait(epoll_fd_, events.data(), static_cast<int>(events.size()), timeout_ms);
   now_ns_ = ReadClock();
   for (int i = 0; i < count; ++i) {
     auto* target = static_cast<Pollable*>(events[static_cast<size_t>(i)].data.ptr);

@@ -45,8 +45,7 @@ class Loop {
   // Frees the object after the events of this Poll(), none of which reaches it any more.
   void Retire(std::unique_ptr<Pollable> object);
 
-  // The next Poll() returns by then. Deadlines are kept by their owners; this is only their
-  // minimum.
+  // The next Poll() returns by then. Deadlines are kept by their owners; this is only their minimum.
   void NoteDeadline(uint64_t at_ns) {
     if (at_ns < due_ns_) due_ns_ = at_ns;
   }

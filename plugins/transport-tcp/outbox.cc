@@ -110,8 +110,7 @@ void Outbox::Put(Lane* lane, const void* bytes, size_t size) {
 Outbox::Taken Outbox::Append(Kind kind, uint32_t lane_index, kw_slice head, kw_slice body) {
   char header[kHeaderBytes];
   const size_t payload = head.len + body.len;
-  WriteHeader({kVersion, kind, static_cast<uint8_t>(lane_index), static_cast<uint32_t>(payload)},
-              header);
+  WriteHeader({kVersion, kind, static_cast<uint8_t>(lane_index), static_cast<uint32_t>(payload)}, header);
   const bool sealed = payload <= kCoreSealBytesMax;
   if (sealed) {
     uint32_t checksum = kw_crc32c(0, header, 12);
@@ -164,8 +163,8 @@ void Outbox::Seal(Frame* frame) {
 void Outbox::PlanLane(Lane* lane, size_t bytes, Plan* plan, size_t* left) {
   bytes = std::min(bytes, *left);
   if (bytes == 0) return;
-  // Bytes of the rope before this call's are in the plan already: only the rest of a started frame
-  // is ever planned ahead of the others, and then the lane comes a second time.
+  // Bytes of the rope before this call's are in the plan already: only the rest of a started frame is
+  // ever planned ahead of the others, and then the lane comes a second time.
   size_t skip = 0;
   for (size_t i = 0; i < plan->span_count; ++i) {
     if (plan->spans[i].lane == lane) skip += plan->spans[i].bytes;
@@ -179,8 +178,7 @@ void Outbox::PlanLane(Lane* lane, size_t bytes, Plan* plan, size_t* left) {
     }
     if (plan->piece_count == static_cast<int>(kPiecesMax)) break;
     const size_t part = std::min(held - skip, bytes - planned);
-    plan->pieces[static_cast<size_t>(plan->piece_count++)] = {block->bytes + block->begin + skip,
-                                                              part};
+    plan->pieces[static_cast<size_t>(plan->piece_count++)] = {block->bytes + block->begin + skip, part};
     planned += part;
     skip = 0;
   }
@@ -226,8 +224,7 @@ int Outbox::WriteSome() {
       }
     }
   }
-  // Unsealed frames are larger than 16 KiB and a plan holds 256 KiB: never more than the array
-  // holds.
+  // Unsealed frames are larger than 16 KiB and a plan holds 256 KiB: never more than the array holds.
   for (size_t i = 0; i < plan.unsealed_count; ++i) Seal(plan.unsealed[i]);
   const ssize_t sent = stream->Write(plan.pieces.data(), plan.piece_count);
   if (sent < 0) return static_cast<int>(sent);

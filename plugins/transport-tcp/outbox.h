@@ -2,11 +2,10 @@
 //
 // Outbox: what waits to be sent to one peer, in two lanes, and the writing of it.
 //
-// Two locks. `queue_mutex_` guards the queues and is held for copies only. `socket_mutex_` is held
-// while the socket is written; the core only ever tries it. Whoever leaves `socket_mutex_` looks at
-// the queue once more, so frames that came meanwhile are never left behind. The blocks that are
-// being written are read without `queue_mutex_`: a flush is the only one to remove, and Append()
-// only adds behind.
+// Two locks. `queue_mutex_` guards the queues and is held for copies only. `socket_mutex_` is held while
+// the socket is written; the core only ever tries it. Whoever leaves `socket_mutex_` looks at the queue
+// once more, so frames that came meanwhile are never left behind. The blocks that are being written are
+// read without `queue_mutex_`: a flush is the only one to remove, and Append() only adds behind.
 #pragma once
 
 #include <sys/uio.h>
@@ -46,15 +45,14 @@ class Outbox {
   Outbox(size_t control_bytes_max, size_t bulk_bytes_max, Counter* sent_bytes);
   ~Outbox();
 
-  // [io] Frames are taken from now on and written to `stream`, whose epoll registration carries
-  // `tag`.
+  // [io] Frames are taken from now on and written to `stream`, whose epoll registration carries `tag`.
   void Open(int epoll_fd, void* tag, Stream* stream);
   // [io] Drops what waits and lets go of the stream. Returns the count of dropped messages.
   size_t Close();
 
   enum class Taken { kYes, kFull, kClosed };
-  // Any thread. Copies one message into its lane. A lane takes a message if it is empty or the
-  // message fits within its bound.
+  // Any thread. Copies one message into its lane. A lane takes a message if it is empty or the message
+  // fits within its bound.
   Taken Append(Kind kind, uint32_t lane, kw_slice head, kw_slice body);
 
   // [core] Writes a small queue to the socket at once; leaves the rest to the I/O thread.
@@ -68,10 +66,10 @@ class Outbox {
  private:
   struct Block;
   struct Frame {
-    Block* block;  // Where the header lies, whole.
+    Block* block;       // Where the header lies, whole.
     uint32_t offset;
-    uint32_t bytes;  // Header and payload.
-    bool sealed;     // The checksum is in the header.
+    uint32_t bytes;     // Header and payload.
+    bool sealed;        // The checksum is in the header.
   };
   struct Lane {
     size_t bytes_max = 0;
@@ -82,11 +80,10 @@ class Outbox {
     std::deque<Frame> frames;
   };
   static constexpr size_t kPiecesMax = 32;
-  static constexpr size_t kWriteBytesMax = 256u << 10;  // In one system call.
-  static constexpr int kWritesMax = 16;                 // In one turn of the I/O thread.
-  static constexpr size_t kCoreBytesMax = 64u << 10;    // More than this is the I/O thread's.
-  static constexpr size_t kCoreSealBytesMax = 16u
-                                              << 10;  // Larger frames get their checksum on [io].
+  static constexpr size_t kWriteBytesMax = 256u << 10;   // In one system call.
+  static constexpr int kWritesMax = 16;                  // In one turn of the I/O thread.
+  static constexpr size_t kCoreBytesMax = 64u << 10;     // More than this is the I/O thread's.
+  static constexpr size_t kCoreSealBytesMax = 16u << 10; // Larger frames get their checksum on [io].
   static constexpr size_t kSpareBlocksMax = 32;
   struct Plan {
     std::array<iovec, kPiecesMax> pieces;

@@ -13,9 +13,7 @@
 namespace keyway::transport_tcp {
 namespace {
 
-kw_slice Slice(const std::string& text) {
-  return {reinterpret_cast<const uint8_t*>(text.data()), text.size()};
-}
+kw_slice Slice(const std::string& text) { return {reinterpret_cast<const uint8_t*>(text.data()), text.size()}; }
 
 // An outbox on one end of a socket pair, and a reader of messages on the other.
 class OutboxTest : public ::testing::Test {
@@ -73,8 +71,7 @@ TEST_F(OutboxTest, ControlOvertakesBulkAtTheNextFrame) {
   ASSERT_EQ(outbox_.Append(Kind::kData, KW_LANE_BULK, Slice(bulk), {}), Outbox::Taken::kYes);
   ASSERT_EQ(outbox_.Append(Kind::kData, KW_LANE_BULK, Slice(bulk), {}), Outbox::Taken::kYes);
   ASSERT_EQ(outbox_.FlushFromIo(), 0);  // The first frame is half on its way.
-  ASSERT_EQ(outbox_.Append(Kind::kData, KW_LANE_CONTROL, Slice("control"), {}),
-            Outbox::Taken::kYes);
+  ASSERT_EQ(outbox_.Append(Kind::kData, KW_LANE_CONTROL, Slice("control"), {}), Outbox::Taken::kYes);
 
   Drain();
 
@@ -87,8 +84,7 @@ TEST_F(OutboxTest, ControlOvertakesBulkAtTheNextFrame) {
 TEST_F(OutboxTest, FullLaneRefusesAndTheOtherDoesNot) {
   const std::string frame(1 << 20, 'x');
   size_t taken = 0;
-  while (outbox_.Append(Kind::kData, KW_LANE_BULK, Slice(frame), {}) == Outbox::Taken::kYes)
-    ++taken;
+  while (outbox_.Append(Kind::kData, KW_LANE_BULK, Slice(frame), {}) == Outbox::Taken::kYes) ++taken;
   EXPECT_EQ(taken, 3u);  // 4 MiB, less the headers.
   EXPECT_EQ(outbox_.Append(Kind::kData, KW_LANE_CONTROL, Slice("c"), {}), Outbox::Taken::kYes);
 
@@ -129,12 +125,11 @@ TEST_F(OutboxTest, LanesKeepTheirOrderWhateverTheSizes) {
   std::vector<std::string> expected[2];
   for (int step = 0; step < 3000; ++step) {
     const uint32_t lane = random() % 2;
-    std::string frame(sizes[random() % std::size(sizes)] + random() % 3,
-                      static_cast<char>('a' + step % 26));
+    std::string frame(sizes[random() % std::size(sizes)] + random() % 3, static_cast<char>('a' + step % 26));
     const size_t split = frame.empty() ? 0 : random() % frame.size();
     const kw_slice whole = Slice(frame);
-    if (outbox_.Append(Kind::kData, lane, {whole.ptr, split},
-                       {whole.ptr + split, whole.len - split}) == Outbox::Taken::kYes) {
+    if (outbox_.Append(Kind::kData, lane, {whole.ptr, split}, {whole.ptr + split, whole.len - split}) ==
+        Outbox::Taken::kYes) {
       expected[lane].push_back(std::move(frame));
     }
     if (random() % 2 == 0) outbox_.FlushFromCore();

@@ -15,8 +15,7 @@
 
 KW_PLUGIN_MANIFEST(
     "id=transport-tcp;version=0.1.0;abi=1.0;license=Apache-2.0;stability=beta;"
-    "provides=keyway.transport/1;"
-    "needs=keyway.log/1,keyway.clock/1,keyway.metrics/1,keyway.identity/1");
+    "provides=keyway.transport/1;needs=keyway.log/1,keyway.clock/1,keyway.metrics/1,keyway.identity/1");
 
 namespace keyway::transport_tcp {
 namespace {
@@ -32,8 +31,7 @@ int32_t Fail(kw_error* error, int32_t code, std::string_view text) noexcept {
   if (error != nullptr && error->size >= sizeof(kw_error)) {
     error->code = code;
     error->detail = 0;
-    std::snprintf(error->text, sizeof(error->text), "%.*s", static_cast<int>(text.size()),
-                  text.data());
+    std::snprintf(error->text, sizeof(error->text), "%.*s", static_cast<int>(text.size()), text.data());
   }
   return code;
 }
@@ -69,9 +67,8 @@ int32_t ListenThunk(kw_plugin* plugin, uint64_t self_id, const char* token, cons
 
 int32_t SetPeersThunk(kw_plugin* plugin, uint64_t self_id, const kw_peer* peers, size_t peer_count,
                       kw_error* error) noexcept {
-  return Guard(error, [&](std::string* text) {
-    return Self(plugin).SetPeers(self_id, peers, peer_count, text);
-  });
+  return Guard(error,
+               [&](std::string* text) { return Self(plugin).SetPeers(self_id, peers, peer_count, text); });
 }
 
 size_t SendThunk(kw_plugin* plugin, const kw_frame* frames, size_t frame_count) noexcept {
@@ -110,8 +107,7 @@ int32_t Create(const kw_host* host, const kw_config_item* items, size_t item_cou
     for (size_t i = 0; i < item_count; ++i) {
       const std::string_view key = items[i].key;
       if (key == "connect_timeout") options.connect_timeout_ns = Number(items[i].value) * 1'000'000;
-      if (key == "keepalive_interval")
-        options.keepalive_interval_ns = Number(items[i].value) * 1'000'000;
+      if (key == "keepalive_interval") options.keepalive_interval_ns = Number(items[i].value) * 1'000'000;
       if (key == "send_buffer_bytes") options.send_buffer_bytes = Number(items[i].value);
     }
     auto instance = std::make_unique<Instance>();
@@ -125,8 +121,7 @@ int32_t Create(const kw_host* host, const kw_config_item* items, size_t item_cou
 const char* const kProvides[] = {KW_TRANSPORT, nullptr};
 const char* const kNeeds[] = {KW_LOG, KW_CLOCK, KW_METRICS, KW_IDENTITY, nullptr};
 const kw_config_field kFields[] = {
-    {"connect_timeout", "duration(10..60000)", "1s",
-     "how long one address of a peer may take to connect"},
+    {"connect_timeout", "duration(10..60000)", "1s", "how long one address of a peer may take to connect"},
     {"keepalive_interval", "duration(100..60000)", "1s",
      "between two pings; a host that vanished is noticed after five of them"},
     {"send_buffer_bytes", "bytes(1048576..1073741824)", "32MiB",

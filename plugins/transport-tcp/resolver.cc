@@ -112,8 +112,7 @@ void Resolver::OnAddresses(void* raw_query, int status, int, ares_addrinfo* resu
   if (found == resolver->waiting_.end()) return;
   const Done done = std::move(found->second);
   resolver->waiting_.erase(found);
-  done(std::move(addresses),
-       status == ARES_SUCCESS ? "the name has no address" : ares_strerror(status));
+  done(std::move(addresses), status == ARES_SUCCESS ? "the name has no address" : ares_strerror(status));
 }
 
 void Resolver::OnTime() {

@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Names to addresses by c-ares, on the I/O thread, without blocking it: its sockets are in the
-// epoll set.
+// Names to addresses by c-ares, on the I/O thread, without blocking it: its sockets are in the epoll set.
 #pragma once
 
 #include <ares.h>

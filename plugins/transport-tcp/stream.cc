@@ -21,8 +21,7 @@ namespace keyway::transport_tcp {
 namespace {
 
 constexpr size_t kTlsRecordBytes = 16384;
-// The kernel keeps at most this much unsent, so that a control frame does not wait behind
-// megabytes.
+// The kernel keeps at most this much unsent, so that a control frame does not wait behind megabytes.
 constexpr int kNotSentBytesMax = 256 << 10;
 
 std::string ErrnoText(const char* what, int code) {
@@ -178,7 +177,8 @@ int OpenListener(const Address& address, std::string* error) {
 }
 
 int StartConnect(const Address& address, int dead_after_ms, std::string* error) {
-  const int fd = socket(address.storage.ss_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+  const int fd =
+      socket(address.storage.ss_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
   if (fd < 0) {
     *error = ErrnoText("socket", errno);
     return -1;

@@ -32,8 +32,7 @@ class Stream {
   bool is_tls() const { return ssl_ != nullptr; }
   SSL* maybe_ssl() const { return ssl_.get(); }
 
-  // 0 when the connection can carry messages, -EAGAIN while it cannot (see wants_write), else
-  // -errno.
+  // 0 when the connection can carry messages, -EAGAIN while it cannot (see wants_write), else -errno.
   int Handshake();
   bool wants_write() const { return wants_write_; }
   // Bytes read, 0 at the end of the stream, -EAGAIN, or another -errno.

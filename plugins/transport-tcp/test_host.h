@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// What the tests of this folder stand on: a host with the real clock, a sink that remembers, a
-// member.
+// What the tests of this folder stand on: a host with the real clock, a sink that remembers, a member.
 #pragma once
 
 #include <gtest/gtest.h>
@@ -47,8 +46,7 @@ class TestHost {
   // Waits until a log line contains `text`.
   bool WaitForLog(const std::string& text, int timeout_ms = 5000) {
     std::unique_lock lock(mutex_);
-    return changed_.wait_for(lock, std::chrono::milliseconds(timeout_ms),
-                             [&] { return CountLocked(text) > 0; });
+    return changed_.wait_for(lock, std::chrono::milliseconds(timeout_ms), [&] { return CountLocked(text) > 0; });
   }
   int CountLog(const std::string& text) {
     std::lock_guard lock(mutex_);
@@ -71,8 +69,7 @@ class TestHost {
     if (id == KW_IDENTITY) return self->maybe_identity_;
     return nullptr;
   }
-  static void WriteLog(const kw_host* host, uint32_t, const char* event, const kw_field* fields,
-                       size_t count) {
+  static void WriteLog(const kw_host* host, uint32_t, const char* event, const kw_field* fields, size_t count) {
     std::string line = event;
     for (size_t i = 0; i < count; ++i) {
       line += std::string(" ") + fields[i].key + "=" +
@@ -83,13 +80,12 @@ class TestHost {
     self->lines_.push_back(line);
     self->changed_.notify_all();
   }
-  static uint64_t* Cell(const kw_host* host, uint32_t, const char* name, const char*,
-                        const kw_field* labels, size_t count) {
+  static uint64_t* Cell(const kw_host* host, uint32_t, const char* name, const char*, const kw_field* labels,
+                        size_t count) {
     std::string key = name;
     for (size_t i = 0; i < count; ++i) {
       key += std::string("{") + labels[i].key + "=" +
-             std::string(reinterpret_cast<const char*>(labels[i].value.ptr), labels[i].value.len) +
-             "}";
+             std::string(reinterpret_cast<const char*>(labels[i].value.ptr), labels[i].value.len) + "}";
     }
     TestHost* self = Self(host);
     std::lock_guard lock(self->mutex_);
@@ -172,9 +168,8 @@ class TestSink {
     std::unique_lock lock(sink->mutex_);
     sink->changed_.wait(lock, [&] { return !sink->held_; });
     for (size_t i = 0; i < count; ++i) {
-      sink->frames_.push_back(
-          {frames[i].peer, frames[i].lane,
-           std::string(reinterpret_cast<const char*>(frames[i].head.ptr), frames[i].head.len)});
+      sink->frames_.push_back({frames[i].peer, frames[i].lane,
+                               std::string(reinterpret_cast<const char*>(frames[i].head.ptr), frames[i].head.len)});
     }
     sink->changed_.notify_all();
   }
@@ -183,8 +178,7 @@ class TestSink {
     std::lock_guard lock(sink->mutex_);
     sink->states_[peer] = state;
     sink->history_.push_back({peer, state});
-    sink->principals_[peer] =
-        std::string(reinterpret_cast<const char*>(principal.ptr), principal.len);
+    sink->principals_[peer] = std::string(reinterpret_cast<const char*>(principal.ptr), principal.len);
     sink->changed_.notify_all();
   }
 
@@ -215,19 +209,16 @@ inline std::string LocalUrl(uint16_t port) { return "http://127.0.0.1:" + std::t
 // One instance through the ABI, as the host would drive it.
 class Member {
  public:
-  Member(uint64_t id, std::string url, std::string token = "token",
-         const kw_identity* maybe_identity = nullptr,
+  Member(uint64_t id, std::string url, std::string token = "token", const kw_identity* maybe_identity = nullptr,
          std::vector<std::pair<std::string, std::string>> options = {})
       : host_(maybe_identity), id_(id), url_(std::move(url)) {
     const kw_descriptor* descriptor = kw_plugin_entry_transport_tcp()->plugins[0];
     std::vector<kw_config_item> items;
     for (const auto& [key, value] : options) {
-      items.push_back(
-          {key.c_str(), {reinterpret_cast<const uint8_t*>(value.data()), value.size()}, 0, 0});
+      items.push_back({key.c_str(), {reinterpret_cast<const uint8_t*>(value.data()), value.size()}, 0, 0});
     }
     error_.size = sizeof(error_);
-    EXPECT_EQ(descriptor->create(host_.get(), items.data(), items.size(), &plugin_, &error_),
-              KW_OK);
+    EXPECT_EQ(descriptor->create(host_.get(), items.data(), items.size(), &plugin_, &error_), KW_OK);
     EXPECT_EQ(plugin_->start(plugin_, &error_), KW_OK) << error_.text;
     table_ = static_cast<const kw_transport*>(plugin_->get(plugin_, KW_TRANSPORT));
     const char* urls[] = {url_.c_str()};
@@ -239,9 +230,7 @@ class Member {
     plugin_->destroy(plugin_);
   }
 
-  int32_t SetPeers(const std::map<uint64_t, std::vector<std::string>>& peers) {
-    return SetPeers(id_, peers);
-  }
+  int32_t SetPeers(const std::map<uint64_t, std::vector<std::string>>& peers) { return SetPeers(id_, peers); }
   int32_t SetPeers(uint64_t self_id, const std::map<uint64_t, std::vector<std::string>>& peers) {
     std::vector<std::vector<const char*>> urls;
     std::vector<kw_peer> raw;

@@ -19,18 +19,15 @@ int SocketOf(BIO* bio) { return static_cast<int>(reinterpret_cast<intptr_t>(BIO_
 
 int BioWrite(BIO* bio, const char* bytes, int size) {
   BIO_clear_retry_flags(bio);
-  const ssize_t sent =
-      send(SocketOf(bio), bytes, static_cast<size_t>(size), MSG_NOSIGNAL | MSG_DONTWAIT);
-  if (sent < 0 && (errno == EAGAIN || errno == EWOULDBLOCK || errno == EINTR))
-    BIO_set_retry_write(bio);
+  const ssize_t sent = send(SocketOf(bio), bytes, static_cast<size_t>(size), MSG_NOSIGNAL | MSG_DONTWAIT);
+  if (sent < 0 && (errno == EAGAIN || errno == EWOULDBLOCK || errno == EINTR)) BIO_set_retry_write(bio);
   return static_cast<int>(sent);
 }
 
 int BioRead(BIO* bio, char* bytes, int size) {
   BIO_clear_retry_flags(bio);
   const ssize_t got = recv(SocketOf(bio), bytes, static_cast<size_t>(size), MSG_DONTWAIT);
-  if (got < 0 && (errno == EAGAIN || errno == EWOULDBLOCK || errno == EINTR))
-    BIO_set_retry_read(bio);
+  if (got < 0 && (errno == EAGAIN || errno == EWOULDBLOCK || errno == EINTR)) BIO_set_retry_read(bio);
   if (got == 0) BIO_set_flags(bio, BIO_FLAGS_IN_EOF);
   return static_cast<int>(got);
 }
@@ -71,8 +68,7 @@ bool UseChain(SSL_CTX* context, kw_slice pem) {
   X509* leaf = PEM_read_bio_X509(bio.get(), nullptr, nullptr, nullptr);
   bool ok = leaf != nullptr && SSL_CTX_use_certificate(context, leaf) == 1;
   X509_free(leaf);
-  for (X509* next;
-       ok && (next = PEM_read_bio_X509(bio.get(), nullptr, nullptr, nullptr)) != nullptr;) {
+  for (X509* next; ok && (next = PEM_read_bio_X509(bio.get(), nullptr, nullptr, nullptr)) != nullptr;) {
     ok = SSL_CTX_add0_chain_cert(context, next) == 1;
     if (!ok) X509_free(next);
   }
@@ -83,8 +79,7 @@ bool UseRoots(SSL_CTX* context, kw_slice roots, kw_slice crl) {
   X509_STORE* store = SSL_CTX_get_cert_store(context);
   size_t count = 0;
   BioPtr bio = Memory(roots);
-  for (X509* next; (next = PEM_read_bio_X509(bio.get(), nullptr, nullptr, nullptr)) != nullptr;
-       ++count) {
+  for (X509* next; (next = PEM_read_bio_X509(bio.get(), nullptr, nullptr, nullptr)) != nullptr; ++count) {
     const bool ok = X509_STORE_add_cert(store, next) == 1;
     X509_free(next);
     if (!ok) return false;
@@ -142,8 +137,7 @@ std::unique_ptr<SSL, SslDeleter> TlsRole::NewConnection(std::string_view server_
   SSL_set_connect_state(ssl.get());
   const std::string name(server_name);
   char scratch[16];
-  if (inet_pton(AF_INET, name.c_str(), scratch) == 1 ||
-      inet_pton(AF_INET6, name.c_str(), scratch) == 1) {
+  if (inet_pton(AF_INET, name.c_str(), scratch) == 1 || inet_pton(AF_INET6, name.c_str(), scratch) == 1) {
     X509_VERIFY_PARAM_set1_ip_asc(SSL_get0_param(ssl.get()), name.c_str());
   } else {
     SSL_set_tlsext_host_name(ssl.get(), name.c_str());
@@ -154,8 +148,7 @@ std::unique_ptr<SSL, SslDeleter> TlsRole::NewConnection(std::string_view server_
 
 bool TlsRole::Refresh(std::string* error) {
   if (maybe_identity_ == nullptr) {
-    *error =
-        "https:// needs an [auth] plugin that has TLS material; none is granted to this transport";
+    *error = "https:// needs an [auth] plugin that has TLS material; none is granted to this transport";
     return false;
   }
   kw_tls* material = nullptr;
@@ -166,8 +159,7 @@ bool TlsRole::Refresh(std::string* error) {
     return context_ != nullptr;
   }
   if (material == nullptr) {
-    *error =
-        std::string("https:// needs TLS material for ") + role_ + "; the [auth] plugin has none";
+    *error = std::string("https:// needs TLS material for ") + role_ + "; the [auth] plugin has none";
     return false;
   }
   bool ok = true;
@@ -192,16 +184,14 @@ SSL_CTX* TlsRole::Build(const kw_tls& material, std::string* error) const {
                                  material.min_version.len);
   SSL_CTX_set_min_proto_version(context.get(), version == "1.3" ? TLS1_3_VERSION : TLS1_2_VERSION);
   SSL_CTX_set_options(context.get(), SSL_OP_NO_RENEGOTIATION | SSL_OP_NO_COMPRESSION);
-  SSL_CTX_set_mode(context.get(),
-                   SSL_MODE_ENABLE_PARTIAL_WRITE | SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER);
+  SSL_CTX_set_mode(context.get(), SSL_MODE_ENABLE_PARTIAL_WRITE | SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER);
   SSL_CTX_set_session_cache_mode(context.get(), SSL_SESS_CACHE_OFF);
   const auto fail = [&](const char* what) {
     *error = std::string(role_) + ": " + what + ": " + LastError();
     return nullptr;
   };
   if (material.ciphers.len > 0) {
-    const std::string list(reinterpret_cast<const char*>(material.ciphers.ptr),
-                           material.ciphers.len);
+    const std::string list(reinterpret_cast<const char*>(material.ciphers.ptr), material.ciphers.len);
     if (SSL_CTX_set_cipher_list(context.get(), list.c_str()) != 1) return fail("ciphers");
   }
   if (material.chain.len > 0) {
@@ -219,9 +209,9 @@ SSL_CTX* TlsRole::Build(const kw_tls& material, std::string* error) const {
   }
   const bool must_verify = !is_server || (material.flags & KW_TLS_REQUIRE_PEER_CERTIFICATE) != 0;
   if (must_verify && material.roots.len == 0) return fail("no roots to verify the other end with");
-  SSL_CTX_set_verify(
-      context.get(),
-      must_verify ? SSL_VERIFY_PEER | SSL_VERIFY_FAIL_IF_NO_PEER_CERT : SSL_VERIFY_NONE, nullptr);
+  SSL_CTX_set_verify(context.get(),
+                     must_verify ? SSL_VERIFY_PEER | SSL_VERIFY_FAIL_IF_NO_PEER_CERT : SSL_VERIFY_NONE,
+                     nullptr);
   return context.release();
 }
 

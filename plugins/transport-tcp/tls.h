@@ -22,14 +22,13 @@ std::string TlsErrorText(SSL* ssl);
 
 class TlsRole {
  public:
-  // `role` is "peer-server" or "peer-client". `maybe_identity` is NULL if the host does not grant
-  // it.
+  // `role` is "peer-server" or "peer-client". `maybe_identity` is NULL if the host does not grant it.
   TlsRole(const kw_host* host, const kw_identity* maybe_identity, const char* role)
       : host_(host), maybe_identity_(maybe_identity), role_(role) {}
   ~TlsRole();
 
-  // A connection's state for this role. `server_name` is checked against the acceptor's
-  // certificate. NULL: `*error` says why there is none.
+  // A connection's state for this role. `server_name` is checked against the acceptor's certificate.
+  // NULL: `*error` says why there is none.
   std::unique_ptr<SSL, SslDeleter> NewConnection(std::string_view server_name, std::string* error);
 
  private:
@@ -43,8 +42,7 @@ class TlsRole {
   uint64_t generation_ = 0;
 };
 
-// The DER forms of the certificate of the other end and of the rest of its chain. False: it showed
-// none.
+// The DER forms of the certificate of the other end and of the rest of its chain. False: it showed none.
 bool PeerCertificate(SSL* ssl, std::string* leaf, std::string* chain);
 
 }  // namespace keyway::transport_tcp

@@ -29,8 +29,8 @@ void Transport::Stop() {
   if (io_ != nullptr) io_->Stop();
 }
 
-int32_t Transport::Listen(uint64_t self_id, const char* token, const char* const* urls,
-                          size_t url_count, const kw_transport_sink* sink, std::string* error) {
+int32_t Transport::Listen(uint64_t self_id, const char* token, const char* const* urls, size_t url_count,
+                          const kw_transport_sink* sink, std::string* error) {
   if (io_ == nullptr || is_listening_) {
     *error = "listen: once, after start";
     return KW_FAILED_PRECONDITION;
@@ -61,8 +61,7 @@ std::shared_ptr<Peer> Transport::NewPeer(uint64_t id) const {
   const kw_slice value = {reinterpret_cast<const uint8_t*>(hex.data()), hex.size()};
   const kw_field to = {"To", value};
   const kw_field from = {"From", value};
-  peer->sent_bytes.set_cell(metrics->cell(host_, KW_METRIC_COUNTER,
-                                          "etcd_network_peer_sent_bytes_total",
+  peer->sent_bytes.set_cell(metrics->cell(host_, KW_METRIC_COUNTER, "etcd_network_peer_sent_bytes_total",
                                           "The total number of bytes sent to peers.", &to, 1));
   peer->received_bytes.set_cell(
       metrics->cell(host_, KW_METRIC_COUNTER, "etcd_network_peer_received_bytes_total",
@@ -73,8 +72,7 @@ std::shared_ptr<Peer> Transport::NewPeer(uint64_t id) const {
   return peer;
 }
 
-int32_t Transport::SetPeers(uint64_t self_id, const kw_peer* peers, size_t peer_count,
-                            std::string* error) {
+int32_t Transport::SetPeers(uint64_t self_id, const kw_peer* peers, size_t peer_count, std::string* error) {
   if (!is_listening_) {
     *error = "set_peers: after listen";
     return KW_FAILED_PRECONDITION;
@@ -122,8 +120,7 @@ size_t Transport::Send(const kw_frame* frames, size_t frame_count) {
       peer->send_failures.Add(1);
       continue;
     }
-    const Outbox::Taken result =
-        peer->outbox.Append(Kind::kData, frame.lane, frame.head, frame.body);
+    const Outbox::Taken result = peer->outbox.Append(Kind::kData, frame.lane, frame.head, frame.body);
     if (result == Outbox::Taken::kFull) break;
     if (result == Outbox::Taken::kClosed) {
       peer->send_failures.Add(1);

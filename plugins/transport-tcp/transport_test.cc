@@ -37,15 +37,13 @@ class Raw {
     fd_ = -1;
   }
   bool Write(const std::string& bytes) {
-    return send(fd_, bytes.data(), bytes.size(), MSG_NOSIGNAL) ==
-           static_cast<ssize_t>(bytes.size());
+    return send(fd_, bytes.data(), bytes.size(), MSG_NOSIGNAL) == static_cast<ssize_t>(bytes.size());
   }
   // All that comes until the other side closes.
   std::string ReadToEnd() {
     std::string all;
     char bytes[4096];
-    for (ssize_t got; (got = read(fd_, bytes, sizeof(bytes))) > 0;)
-      all.append(bytes, static_cast<size_t>(got));
+    for (ssize_t got; (got = read(fd_, bytes, sizeof(bytes))) > 0;) all.append(bytes, static_cast<size_t>(got));
     return all;
   }
   std::string ReadOne() {
@@ -59,12 +57,11 @@ class Raw {
 };
 
 // Members 1..count, each a peer of all others, all connected.
-std::vector<std::unique_ptr<Member>> Connected(
-    uint64_t count, std::vector<std::pair<std::string, std::string>> options = {}) {
+std::vector<std::unique_ptr<Member>> Connected(uint64_t count,
+                                               std::vector<std::pair<std::string, std::string>> options = {}) {
   std::vector<std::unique_ptr<Member>> members;
   for (uint64_t id = 1; id <= count; ++id) {
-    members.push_back(
-        std::make_unique<Member>(id, LocalUrl(FreePort()), "token", nullptr, options));
+    members.push_back(std::make_unique<Member>(id, LocalUrl(FreePort()), "token", nullptr, options));
     EXPECT_EQ(members.back()->listen_code(), KW_OK) << members.back()->error();
   }
   std::map<uint64_t, std::vector<std::string>> peers;
@@ -106,8 +103,7 @@ TEST(Transport, FramesOfEverySizeArriveUnchanged) {
   auto members = Connected(2);
   std::mt19937 random(7);
   std::vector<std::string> sent;
-  for (const size_t size :
-       {size_t{0}, size_t{1}, size_t{65535}, size_t{1} << 20, size_t{kFrameBytesMax}}) {
+  for (const size_t size : {size_t{0}, size_t{1}, size_t{65535}, size_t{1} << 20, size_t{kFrameBytesMax}}) {
     std::string frame(size, '\0');
     for (char& c : frame) c = static_cast<char>(random());
     ASSERT_TRUE(members[0]->Send(2, frame));
@@ -131,8 +127,7 @@ TEST(Transport, FullQueueTakesAPrefixAndGoesOnLater) {
   auto members = Connected(2, {{"send_buffer_bytes", "1048576"}});
   members[1]->sink().Hold();
   const std::string body(100 << 10, 'f');
-  const kw_frame frame = {
-      2, KW_LANE_BULK, 0, {reinterpret_cast<const uint8_t*>(body.data()), body.size()}, {}};
+  const kw_frame frame = {2, KW_LANE_BULK, 0, {reinterpret_cast<const uint8_t*>(body.data()), body.size()}, {}};
   const std::vector<kw_frame> batch(64, frame);
   size_t taken_total = 0;
   size_t taken = 0;
@@ -282,8 +277,7 @@ TEST(Transport, GarbageClosesTheConnectionAndHarmsNobody) {
     // Some bytes of a right message are changed, or noise follows it.
     std::string noise(random() % 200, '\0');
     for (char& c : noise) c = static_cast<char>(random());
-    if (i % 2 == 0 && !bytes.empty())
-      bytes[random() % bytes.size()] ^= static_cast<char>(1 + random() % 255);
+    if (i % 2 == 0 && !bytes.empty()) bytes[random() % bytes.size()] ^= static_cast<char>(1 + random() % 255);
     raw.Write(bytes + noise + "GET / HTTP/1.1\r\n\r\n");
     raw.Close();
   }
@@ -294,8 +288,7 @@ TEST(Transport, GarbageClosesTheConnectionAndHarmsNobody) {
   EXPECT_TRUE(members[1]->Send(1, "alive"));
   bool is_alive = false;
   while (!is_alive && members[0]->sink().WaitForFrames(1)) {
-    for (const Received& frame : members[0]->sink().TakeFrames())
-      is_alive |= frame.bytes == "alive" && frame.peer == 2;
+    for (const Received& frame : members[0]->sink().TakeFrames()) is_alive |= frame.bytes == "alive" && frame.peer == 2;
   }
   EXPECT_TRUE(is_alive);
   EXPECT_EQ(members[0]->host().CountLog("connection_rejected"), 1);  // One line an interval.
@@ -404,8 +397,7 @@ TEST(Transport, TakenAddressIsUnavailableByName) {
 TEST(Transport, HttpsWithoutMaterialIsRefusedWithTheReason) {
   Member member(1, "https://127.0.0.1:" + std::to_string(FreePort()));
   EXPECT_EQ(member.listen_code(), KW_UNAVAILABLE);
-  EXPECT_NE(std::string(member.error()).find("needs an [auth] plugin"), std::string::npos)
-      << member.error();
+  EXPECT_NE(std::string(member.error()).find("needs an [auth] plugin"), std::string::npos) << member.error();
 }
 
 TEST(Transport, LearnedIdIsUsedByNewConnections) {

@@ -52,8 +52,7 @@ bool ParseUrl(std::string_view text, Url* out, std::string* error) {
   if (host.size() >= 2 && host.front() == '[' && host.back() == ']') {
     host = host.substr(1, host.size() - 2);
   } else if (host.find_first_of(":/@[]") != std::string_view::npos) {
-    return Fail(text, "the host is not a name, an IPv4 address or an IPv6 address in brackets",
-                error);
+    return Fail(text, "the host is not a name, an IPv4 address or an IPv6 address in brackets", error);
   }
   if (host.empty() || host.size() > 253) return Fail(text, "the host is empty or too long", error);
   out->host = std::string(host);

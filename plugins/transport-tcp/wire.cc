@@ -10,8 +10,7 @@
 
 namespace keyway::transport_tcp {
 
-static_assert(std::endian::native == std::endian::little,
-              "fields are copied as they stand in memory");
+static_assert(std::endian::native == std::endian::little, "fields are copied as they stand in memory");
 static_assert(24 + kTokenBytesMax <= kGreetingBytesMax, "a hello must fit");
 
 namespace {

@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// The format on the wire. Everything that travels is a message with a 16-byte header,
-// little-endian:
+// The format on the wire. Everything that travels is a message with a 16-byte header, little-endian:
 //
 //   0   4  magic      "KWF1"
 //   4   2  version    of the protocol: kVersion
@@ -11,8 +10,8 @@
 //   12  4  checksum   CRC-32C of bytes 0..11, then the payload
 //   16  .. payload
 //
-// The dialer opens with kHello and sends nothing else until the acceptor's kWelcome; a kRefuse ends
-// the connection. After that the dialer sends kData and kPing, the acceptor only kPong.
+// The dialer opens with kHello and sends nothing else until the acceptor's kWelcome; a kRefuse ends the
+// connection. After that the dialer sends kData and kPing, the acceptor only kPong.
 //
 //   kHello    token hash (8, FNV-1a of the token), sender id (8), target id (8, 0: any), token text
 //   kWelcome  acceptor id (8)
@@ -20,10 +19,9 @@
 //   kData     the frame: head, then body
 //   kPing     the sender's clock (8), returned unchanged in kPong
 //
-// Failure cases: a wrong magic, an unknown kind, a size over the limit of the kind or a wrong
-// checksum closes the connection, since the stream has no other place to find the next message at.
-// The magic and the place of `version` and `kind` never change, so that a later version can be
-// refused by name.
+// Failure cases: a wrong magic, an unknown kind, a size over the limit of the kind or a wrong checksum
+// closes the connection, since the stream has no other place to find the next message at. The magic and
+// the place of `version` and `kind` never change, so that a later version can be refused by name.
 #pragma once
 
 #include <cstddef>
@@ -36,18 +34,11 @@ namespace keyway::transport_tcp {
 inline constexpr uint32_t kMagic = 0x3146574Bu;
 inline constexpr uint16_t kVersion = 1;
 inline constexpr size_t kHeaderBytes = 16;
-inline constexpr uint32_t kFrameBytesMax = 16u << 20;  // Payload of kData.
-inline constexpr uint32_t kGreetingBytesMax = 2048;    // Payload of every other kind.
+inline constexpr uint32_t kFrameBytesMax = 16u << 20;   // Payload of kData.
+inline constexpr uint32_t kGreetingBytesMax = 2048;     // Payload of every other kind.
 inline constexpr size_t kTokenBytesMax = 1024;
 
-enum class Kind : uint8_t {
-  kHello = 1,
-  kWelcome = 2,
-  kRefuse = 3,
-  kData = 4,
-  kPing = 5,
-  kPong = 6
-};
+enum class Kind : uint8_t { kHello = 1, kWelcome = 2, kRefuse = 3, kData = 4, kPing = 5, kPong = 6 };
 
 struct Header {
   uint16_t version = kVersion;
@@ -69,9 +60,8 @@ struct Message {
   size_t bytes = 0;          // Header and payload.
 };
 
-// Parses the first message of `bytes`. kNeedMore: `message->bytes` is how many bytes it will need,
-// at least. kBad: `*error` says why; the text is static. `data_bytes_max` bounds the payload of
-// kData.
+// Parses the first message of `bytes`. kNeedMore: `message->bytes` is how many bytes it will need, at
+// least. kBad: `*error` says why; the text is static. `data_bytes_max` bounds the payload of kData.
 ParseResult Parse(std::string_view bytes, uint32_t data_bytes_max, Message* message,
                   const char** error);
 

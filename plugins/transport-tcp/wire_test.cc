@@ -43,8 +43,7 @@ TEST(Wire, EveryFlippedBitIsNoticed) {
     Message message;
     const char* error = nullptr;
     // A larger size waits for bytes that never come; all else is wrong at once.
-    EXPECT_NE(Parse(flipped, kFrameBytesMax, &message, &error), ParseResult::kMessage)
-        << "bit " << bit;
+    EXPECT_NE(Parse(flipped, kFrameBytesMax, &message, &error), ParseResult::kMessage) << "bit " << bit;
   }
 }
 
@@ -85,9 +84,8 @@ TEST(Url, TakesTheFormsThatMembersUse) {
 TEST(Url, RefusesTheRestByName) {
   Url url;
   std::string error;
-  for (const char* text :
-       {"", "127.0.0.1:2380", "ftp://a:1", "http://a", "http://a:", "http://:1", "http://a:0",
-        "http://a:65536", "http://a:1x", "http://::1:2380", "http://a/b:1", "unix://"}) {
+  for (const char* text : {"", "127.0.0.1:2380", "ftp://a:1", "http://a", "http://a:", "http://:1", "http://a:0",
+                           "http://a:65536", "http://a:1x", "http://::1:2380", "http://a/b:1", "unix://"}) {
     EXPECT_FALSE(ParseUrl(text, &url, &error)) << text;
     EXPECT_NE(error.find(text), std::string::npos);
   }

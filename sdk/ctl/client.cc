@@ -20,16 +20,11 @@ bool ReadFile(const std::string& path, std::string* out) {
 
 std::string CodeName(grpc::StatusCode code) {
   switch (code) {
-    case grpc::StatusCode::DEADLINE_EXCEEDED:
-      return "deadline exceeded";
-    case grpc::StatusCode::UNAVAILABLE:
-      return "unavailable";
-    case grpc::StatusCode::UNIMPLEMENTED:
-      return "not implemented by the server";
-    case grpc::StatusCode::CANCELLED:
-      return "cancelled";
-    default:
-      return "code " + std::to_string(static_cast<int>(code));
+    case grpc::StatusCode::DEADLINE_EXCEEDED: return "deadline exceeded";
+    case grpc::StatusCode::UNAVAILABLE: return "unavailable";
+    case grpc::StatusCode::UNIMPLEMENTED: return "not implemented by the server";
+    case grpc::StatusCode::CANCELLED: return "cancelled";
+    default: return "code " + std::to_string(static_cast<int>(code));
   }
 }
 
@@ -51,8 +46,7 @@ std::string Reason(const grpc::Status& status) {
 
 }  // namespace
 
-std::shared_ptr<grpc::Channel> Client::ConnectTo(const std::string& endpoint,
-                                                 std::string* why) const {
+std::shared_ptr<grpc::Channel> Client::ConnectTo(const std::string& endpoint, std::string* why) const {
   std::string target = endpoint;
   const Flags& flags = context_.flags;
   bool is_tls = !flags.ca_file.empty() || !flags.certificate_file.empty();
@@ -104,8 +98,7 @@ std::shared_ptr<grpc::Channel> Client::ConnectTo(const std::string& endpoint,
   grpc::ClientContext call;
   call.set_deadline(std::chrono::system_clock::now() + std::chrono::milliseconds(500));
   etcdserverpb::StatusResponse ignored;
-  const grpc::Status status =
-      etcdserverpb::Maintenance::NewStub(channel)->Status(&call, {}, &ignored);
+  const grpc::Status status = etcdserverpb::Maintenance::NewStub(channel)->Status(&call, {}, &ignored);
   if (status.ok()) return channel;
   *why = endpoint + ": cannot connect: " + Reason(status);
   return nullptr;
@@ -129,9 +122,8 @@ std::shared_ptr<grpc::Channel> Client::Connect() {
 }
 
 void Client::SetDeadline(grpc::ClientContext* call) const {
-  call->set_deadline(
-      std::chrono::system_clock::now() +
-      std::chrono::duration_cast<std::chrono::system_clock::duration>(context_.command_timeout));
+  call->set_deadline(std::chrono::system_clock::now() +
+                     std::chrono::duration_cast<std::chrono::system_clock::duration>(context_.command_timeout));
 }
 
 int Client::Keep(const grpc::Status& status, const std::string& endpoint) {

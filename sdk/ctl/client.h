@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Client: connections to the endpoints, and calls with a deadline and an error that names the
-// endpoint.
+// Client: connections to the endpoints, and calls with a deadline and an error that names the endpoint.
 #pragma once
 
 #include <grpcpp/grpcpp.h>
@@ -19,8 +18,8 @@ class Client {
  public:
   explicit Client(const Context& context) : context_(context) {}
 
-  // The first of the endpoints that can be connected, asked again if it is not any more. NULL:
-  // none; error() says why for each of them. The endpoint is then endpoint().
+  // The first of the endpoints that can be connected, asked again if it is not any more. NULL: none;
+  // error() says why for each of them. The endpoint is then endpoint().
   std::shared_ptr<grpc::Channel> Connect();
   // Connects one endpoint. NULL: `*why` says why not.
   std::shared_ptr<grpc::Channel> ConnectTo(const std::string& endpoint, std::string* why) const;
@@ -66,14 +65,14 @@ class Client {
 };
 
 // Sends `request` to any endpoint with `Service::method`; on an error reports it.
-#define KW_CTL_NEW_STUB(Service)                                                                \
+#define KW_CTL_NEW_STUB(Service)                                                        \
   +[](std::shared_ptr<grpc::Channel> channel) -> std::unique_ptr<etcdserverpb::Service::Stub> { \
-    return etcdserverpb::Service::NewStub(channel);                                             \
+    return etcdserverpb::Service::NewStub(channel);                                     \
   }
 #define KW_CTL_CALL(client, Service, Method, request, response) \
   (client).Call(KW_CTL_NEW_STUB(Service), &etcdserverpb::Service::Stub::Method, request, response)
-#define KW_CTL_CALL_ONE(client, endpoint, Service, Method, request, response)                \
-  (client).CallOne(endpoint, KW_CTL_NEW_STUB(Service), &etcdserverpb::Service::Stub::Method, \
-                   request, response)
+#define KW_CTL_CALL_ONE(client, endpoint, Service, Method, request, response)                           \
+  (client).CallOne(endpoint, KW_CTL_NEW_STUB(Service), &etcdserverpb::Service::Stub::Method, request, \
+                   response)
 
 }  // namespace keyway::ctl

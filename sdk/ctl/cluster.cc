@@ -40,15 +40,13 @@ int RunMemberList(const Context& context, bool serializable) {
   Table table({"ID", "STATUS", "NAME", "PEER ADDRS", "CLIENT ADDRS", "IS LEARNER"});
   for (const auto& member : response.members()) {
     table.Add({HexId(member.id()), member.name().empty() ? "unstarted" : "started", member.name(),
-               Joined(member.peerurls()), Joined(member.clienturls()),
-               member.islearner() ? "true" : "false"});
+               Joined(member.peerurls()), Joined(member.clienturls()), member.islearner() ? "true" : "false"});
   }
   PrintTable(context, table);
   return kOk;
 }
 
-int RunMemberAdd(const Context& context, const std::string& name, const std::string& peer_urls,
-                 bool learner) {
+int RunMemberAdd(const Context& context, const std::string& name, const std::string& peer_urls, bool learner) {
   Client client(context);
   etcdserverpb::MemberAddRequest request;
   for (const std::string& url : SplitCommas(peer_urls)) request.add_peerurls(url);
@@ -80,13 +78,11 @@ int RunMemberAdd(const Context& context, const std::string& name, const std::str
 }
 
 template <typename Response>
-int PrintMembersChange(const Context& context, uint64_t id, const char* what,
-                       const Response& response) {
+int PrintMembersChange(const Context& context, uint64_t id, const char* what, const Response& response) {
   if (context.flags.is_json()) {
     PrintJson(HeaderAndMembers(response));
   } else {
-    PrintLine("Member " + HexId(id) + " " + what + " cluster " +
-              HexId(response.header().cluster_id()));
+    PrintLine("Member " + HexId(id) + " " + what + " cluster " + HexId(response.header().cluster_id()));
   }
   return kOk;
 }
@@ -97,8 +93,7 @@ int RunMemberRemove(const Context& context, uint64_t id) {
   request.set_id(id);
   etcdserverpb::MemberRemoveResponse response;
   const int code = KW_CTL_CALL(client, Cluster, MemberRemove, request, &response);
-  return code == kOk ? PrintMembersChange(context, id, "removed from", response)
-                     : client.Report(code);
+  return code == kOk ? PrintMembersChange(context, id, "removed from", response) : client.Report(code);
 }
 
 int RunMemberUpdate(const Context& context, uint64_t id, const std::string& peer_urls) {
@@ -108,8 +103,7 @@ int RunMemberUpdate(const Context& context, uint64_t id, const std::string& peer
   for (const std::string& url : SplitCommas(peer_urls)) request.add_peerurls(url);
   etcdserverpb::MemberUpdateResponse response;
   const int code = KW_CTL_CALL(client, Cluster, MemberUpdate, request, &response);
-  return code == kOk ? PrintMembersChange(context, id, "updated in", response)
-                     : client.Report(code);
+  return code == kOk ? PrintMembersChange(context, id, "updated in", response) : client.Report(code);
 }
 
 int RunMemberPromote(const Context& context, uint64_t id) {
@@ -118,8 +112,7 @@ int RunMemberPromote(const Context& context, uint64_t id) {
   request.set_id(id);
   etcdserverpb::MemberPromoteResponse response;
   const int code = KW_CTL_CALL(client, Cluster, MemberPromote, request, &response);
-  return code == kOk ? PrintMembersChange(context, id, "promoted in", response)
-                     : client.Report(code);
+  return code == kOk ? PrintMembersChange(context, id, "promoted in", response) : client.Report(code);
 }
 
 // ---- endpoints ---------------------------------------------------------------------------------
@@ -129,8 +122,7 @@ struct EndpointFlags {
   int64_t revision = 0;
 };
 
-// The endpoints given, or all client URLs of the cluster. kOk, or the exit code of a reported
-// error.
+// The endpoints given, or all client URLs of the cluster. kOk, or the exit code of a reported error.
 int Endpoints(const Context& context, bool cluster, std::vector<std::string>* out) {
   *out = context.flags.endpoints;
   if (!cluster) return kOk;
@@ -159,8 +151,7 @@ struct Answer {
 
 // Asks all endpoints at the same time; the answers are in their order.
 template <typename Response, typename Ask>
-std::vector<Answer<Response>> AskAll(const Context& context,
-                                     const std::vector<std::string>& endpoints, Ask ask) {
+std::vector<Answer<Response>> AskAll(const Context& context, const std::vector<std::string>& endpoints, Ask ask) {
   std::vector<std::future<Answer<Response>>> asked;
   for (const std::string& endpoint : endpoints) {
     asked.push_back(std::async(std::launch::async, [&context, endpoint, ask] {
@@ -194,21 +185,18 @@ int RunStatus(const Context& context, const EndpointFlags& flags) {
   const int code = Endpoints(context, flags.cluster, &endpoints);
   if (code != kOk) return code;
   const auto answers = AskAll<etcdserverpb::StatusResponse>(
-      context, endpoints,
-      [](Client* client, const std::string& endpoint, etcdserverpb::StatusResponse* response) {
-        return KW_CTL_CALL_ONE(*client, endpoint, Maintenance, Status,
-                               etcdserverpb::StatusRequest(), response);
+      context, endpoints, [](Client* client, const std::string& endpoint, etcdserverpb::StatusResponse* response) {
+        return KW_CTL_CALL_ONE(*client, endpoint, Maintenance, Status, etcdserverpb::StatusRequest(), response);
       });
   Json json = Json::array();
-  Table table({"ENDPOINT", "ID", "VERSION", "DB SIZE", "IN USE", "QUOTA", "IS LEADER", "IS LEARNER",
-               "RAFT TERM", "RAFT INDEX", "RAFT APPLIED INDEX", "ERRORS"});
+  Table table({"ENDPOINT", "ID", "VERSION", "DB SIZE", "IN USE", "QUOTA", "IS LEADER", "IS LEARNER", "RAFT TERM",
+               "RAFT INDEX", "RAFT APPLIED INDEX", "ERRORS"});
   for (const auto& answer : answers) {
     if (answer.code != kOk) continue;
     const auto& status = answer.response;
     json.push_back({{"Endpoint", answer.endpoint}, {"Status", ToJson(status)}});
     table.Add({answer.endpoint, HexId(status.header().member_id()), status.version(),
-               ByteSize(static_cast<uint64_t>(status.dbsize())),
-               ByteSize(static_cast<uint64_t>(status.dbsizeinuse())),
+               ByteSize(static_cast<uint64_t>(status.dbsize())), ByteSize(static_cast<uint64_t>(status.dbsizeinuse())),
                ByteSize(static_cast<uint64_t>(status.dbsizequota())),
                status.leader() == status.header().member_id() ? "true" : "false",
                status.islearner() ? "true" : "false", std::to_string(status.raftterm()),
@@ -231,8 +219,7 @@ int RunHashKv(const Context& context, const EndpointFlags& flags) {
   request.set_revision(flags.revision);
   const auto answers = AskAll<etcdserverpb::HashKVResponse>(
       context, endpoints,
-      [&request](Client* client, const std::string& endpoint,
-                 etcdserverpb::HashKVResponse* response) {
+      [&request](Client* client, const std::string& endpoint, etcdserverpb::HashKVResponse* response) {
         return KW_CTL_CALL_ONE(*client, endpoint, Maintenance, HashKV, request, response);
       });
   Json json = Json::array();
@@ -260,8 +247,7 @@ int RunHealth(const Context& context, const EndpointFlags& flags) {
   request.set_key("health");
   const auto answers = AskAll<etcdserverpb::RangeResponse>(
       context, endpoints,
-      [&request](Client* client, const std::string& endpoint,
-                 etcdserverpb::RangeResponse* response) {
+      [&request](Client* client, const std::string& endpoint, etcdserverpb::RangeResponse* response) {
         return KW_CTL_CALL_ONE(*client, endpoint, KV, Range, request, response);
       });
   Json json = Json::array();
@@ -271,16 +257,12 @@ int RunHealth(const Context& context, const EndpointFlags& flags) {
   for (const auto& answer : answers) {
     const bool healthy = answer.code == kOk;
     all_healthy = all_healthy && healthy;
-    Json one = {
-        {"endpoint", answer.endpoint}, {"health", healthy}, {"took", Duration(answer.took)}};
+    Json one = {{"endpoint", answer.endpoint}, {"health", healthy}, {"took", Duration(answer.took)}};
     if (!healthy) one["error"] = answer.error;
     json.push_back(one);
     table.Add({answer.endpoint, healthy ? "true" : "false", Duration(answer.took), answer.error});
-    lines +=
-        answer.endpoint +
-        (healthy ? " is healthy: successfully committed proposal: took = " + Duration(answer.took)
-                 : " is unhealthy: " + answer.error) +
-        "\n";
+    lines += answer.endpoint + (healthy ? " is healthy: successfully committed proposal: took = " + Duration(answer.took)
+                                        : " is unhealthy: " + answer.error) + "\n";
   }
   if (context.flags.is_json()) {
     PrintJson(json);
@@ -298,28 +280,23 @@ int RunMoveLeader(const Context& context, uint64_t target) {
   int last_code = kBadConnection;
   for (const std::string& endpoint : context.flags.endpoints) {
     etcdserverpb::StatusResponse status;
-    last_code = KW_CTL_CALL_ONE(client, endpoint, Maintenance, Status,
-                                etcdserverpb::StatusRequest(), &status);
+    last_code = KW_CTL_CALL_ONE(client, endpoint, Maintenance, Status, etcdserverpb::StatusRequest(), &status);
     if (last_code != kOk) {
       last_error = client.error();
       continue;
     }
     if (status.leader() != 0) leader = status.leader();
-    if (status.leader() != 0 && status.leader() == status.header().member_id())
-      leader_endpoint = endpoint;
+    if (status.leader() != 0 && status.leader() == status.header().member_id()) leader_endpoint = endpoint;
   }
   if (leader_endpoint.empty()) {
-    if (leader == 0 && !last_error.empty())
-      return Fail(static_cast<ExitCode>(last_code), last_error);
-    return Fail(kBadArguments, leader == 0
-                                   ? std::string("the cluster has no leader")
-                                   : "no leader endpoint is given: the leader is " + HexId(leader));
+    if (leader == 0 && !last_error.empty()) return Fail(static_cast<ExitCode>(last_code), last_error);
+    return Fail(kBadArguments, leader == 0 ? std::string("the cluster has no leader")
+                                           : "no leader endpoint is given: the leader is " + HexId(leader));
   }
   etcdserverpb::MoveLeaderRequest request;
   request.set_targetid(target);
   etcdserverpb::MoveLeaderResponse response;
-  const int code =
-      KW_CTL_CALL_ONE(client, leader_endpoint, Maintenance, MoveLeader, request, &response);
+  const int code = KW_CTL_CALL_ONE(client, leader_endpoint, Maintenance, MoveLeader, request, &response);
   if (code != kOk) return client.Report(code);
   if (context.flags.is_json()) {
     PrintJson({{"header", ToJson(response.header())}});
@@ -338,8 +315,7 @@ CLI::App* AddWithId(CLI::App* parent, Context* context, const char* name, const 
   command->callback([context, text, run] {
     context->command = [text, run] {
       uint64_t id = 0;
-      if (!ParseHexId(*text, &id))
-        return Fail(kBadArguments, "member \"" + *text + "\" is not a hexadecimal number");
+      if (!ParseHexId(*text, &id)) return Fail(kBadArguments, "member \"" + *text + "\" is not a hexadecimal number");
       return run(id);
     };
   });
@@ -363,8 +339,7 @@ void AddClusterCommands(CLI::App* app, Context* context) {
   CLI::App* list = member->add_subcommand("list", "List all members");
   auto serializable = std::make_shared<bool>(false);
   list->add_flag("--serializable", *serializable, "what this member knows, maybe not the latest");
-  list->callback(
-      [=] { context->command = [=] { return RunMemberList(*context, *serializable); }; });
+  list->callback([=] { context->command = [=] { return RunMemberList(*context, *serializable); }; });
   CLI::App* add = member->add_subcommand("add", "Add a member");
   auto name = std::make_shared<std::string>();
   auto add_urls = std::make_shared<std::string>();
@@ -372,26 +347,21 @@ void AddClusterCommands(CLI::App* app, Context* context) {
   add->add_option("name", *name, "its name")->required();
   add->add_option("--peer-urls", *add_urls, "its peer URLs, with commas between")->required();
   add->add_flag("--learner", *learner, "without a vote until it is promoted");
-  add->callback([=] {
-    context->command = [=] { return RunMemberAdd(*context, *name, *add_urls, *learner); };
-  });
+  add->callback([=] { context->command = [=] { return RunMemberAdd(*context, *name, *add_urls, *learner); }; });
   AddWithId(member, context, "remove", "Remove a member",
             [context](uint64_t id) { return RunMemberRemove(*context, id); });
   auto update_urls = std::make_shared<std::string>();
-  AddWithId(member, context, "update", "Change the peer URLs of a member",
-            [=](uint64_t id) { return RunMemberUpdate(*context, id, *update_urls); })
-      ->add_option("--peer-urls", *update_urls, "its new peer URLs, with commas between")
-      ->required();
+  AddWithId(member, context, "update", "Change the peer URLs of a member", [=](uint64_t id) {
+    return RunMemberUpdate(*context, id, *update_urls);
+  })->add_option("--peer-urls", *update_urls, "its new peer URLs, with commas between")->required();
   AddWithId(member, context, "promote", "Give a learner a vote",
             [context](uint64_t id) { return RunMemberPromote(*context, id); });
 
   CLI::App* endpoint = app->add_subcommand("endpoint", "Ask the members themselves");
   endpoint->require_subcommand(1);
   AddEndpointCommand(endpoint, context, "status", "State of each endpoint", RunStatus, false);
-  AddEndpointCommand(endpoint, context, "health", "Whether each endpoint can serve", RunHealth,
-                     false);
-  AddEndpointCommand(endpoint, context, "hashkv", "Hash of the keys of each endpoint", RunHashKv,
-                     true);
+  AddEndpointCommand(endpoint, context, "health", "Whether each endpoint can serve", RunHealth, false);
+  AddEndpointCommand(endpoint, context, "hashkv", "Hash of the keys of each endpoint", RunHashKv, true);
   AddWithId(app, context, "move-leader", "Hand the leadership over to a member",
             [context](uint64_t id) { return RunMoveLeader(*context, id); });
 }

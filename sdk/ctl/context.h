@@ -11,13 +11,7 @@
 
 namespace keyway::ctl {
 
-enum ExitCode : int {
-  kOk = 0,
-  kError = 1,
-  kBadConnection = 2,
-  kInvalidInput = 3,
-  kBadArguments = 128
-};
+enum ExitCode : int { kOk = 0, kError = 1, kBadConnection = 2, kInvalidInput = 3, kBadArguments = 128 };
 
 struct Flags {
   std::vector<std::string> endpoints;

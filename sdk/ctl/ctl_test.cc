@@ -23,8 +23,7 @@ TEST(Flags, DurationsAreThoseOfGo) {
   EXPECT_EQ(out, std::chrono::milliseconds(1500));
   ASSERT_TRUE(ParseDuration("100ms", &out));
   EXPECT_EQ(out, std::chrono::milliseconds(100));
-  for (const char* text : {"", "s", "5x", "-1s", "0s", "1e99s", "5 s"})
-    EXPECT_FALSE(ParseDuration(text, &out)) << text;
+  for (const char* text : {"", "s", "5x", "-1s", "0s", "1e99s", "5 s"}) EXPECT_FALSE(ParseDuration(text, &out)) << text;
 }
 
 TEST(Flags, IdsAreHexadecimal) {
@@ -32,8 +31,7 @@ TEST(Flags, IdsAreHexadecimal) {
   ASSERT_TRUE(ParseHexId("8211f1d0f64f3269", &id));
   EXPECT_EQ(id, 0x8211f1d0f64f3269u);
   EXPECT_EQ(HexId(id), "8211f1d0f64f3269");
-  for (const char* text : {"", "zz", "0x", "12 ", "11111111111111111"})
-    EXPECT_FALSE(ParseHexId(text, &id)) << text;
+  for (const char* text : {"", "zz", "0x", "12 ", "11111111111111111"}) EXPECT_FALSE(ParseHexId(text, &id)) << text;
 }
 
 TEST(Flags, PrefixEndIsTheNextPrefix) {
@@ -91,11 +89,10 @@ TEST(Json, HasTheShapeOfEtcdctl) {
   pair->set_version(3);
   pair->set_value("bar2");
   response.set_count(1);
-  EXPECT_EQ(
-      ToJson(response).dump(),
-      R"({"header":{"cluster_id":7801232528081817440,"member_id":13458989633860879742,"revision":4,)"
-      R"("raft_term":2},"kvs":[{"key":"Zm9v","create_revision":2,"mod_revision":4,"version":3,)"
-      R"("value":"YmFyMg=="}],"count":1})");
+  EXPECT_EQ(ToJson(response).dump(),
+            R"({"header":{"cluster_id":7801232528081817440,"member_id":13458989633860879742,"revision":4,)"
+            R"("raft_term":2},"kvs":[{"key":"Zm9v","create_revision":2,"mod_revision":4,"version":3,)"
+            R"("value":"YmFyMg=="}],"count":1})");
 
   etcdserverpb::TxnResponse txn;
   txn.mutable_header()->set_revision(15);
@@ -132,14 +129,12 @@ TEST(TxnText, ReadsThreeBlocks) {
 }
 
 TEST(TxnText, MalformedLinesAreRefusedByName) {
-  for (const char* line :
-       {"mod", "mod(key) > \"0\"", "mod(\"k\" > \"0\"", "mod(\"k\") ~ \"0\"", "mod(\"k\") > \"x\"",
-        "size(\"k\") > \"1\"", "mod(\"k\") > \"1\" x", "mod(\"\") > \"0\""}) {
+  for (const char* line : {"mod", "mod(key) > \"0\"", "mod(\"k\" > \"0\"", "mod(\"k\") ~ \"0\"", "mod(\"k\") > \"x\"",
+                           "size(\"k\") > \"1\"", "mod(\"k\") > \"1\" x", "mod(\"\") > \"0\""}) {
     etcdserverpb::Compare compare;
     EXPECT_NE(ParseCompare(line, &compare).find(line), std::string::npos) << line;
   }
-  for (const char* line :
-       {"put", "put k", "put \"k", "get", "get k --nosuch", "frob k", "get a b --prefix"}) {
+  for (const char* line : {"put", "put k", "put \"k", "get", "get k --nosuch", "frob k", "get a b --prefix"}) {
     etcdserverpb::RequestOp op;
     EXPECT_NE(ParseOperation(line, &op), "") << line;
   }
@@ -152,15 +147,13 @@ TEST(TxnText, WordsAreSplitAsByAShell) {
   EXPECT_FALSE(SplitWords("put 'a", &words));
 }
 
-constexpr char kText[] =
-    "id=x;version=1.0.0;abi=1.0;license=MIT;stability=beta;provides=a/1,b/1;needs=";
+constexpr char kText[] = "id=x;version=1.0.0;abi=1.0;license=MIT;stability=beta;provides=a/1,b/1;needs=";
 
 // An ELF file of one segment of notes: a foreign one, then a manifest.
 std::string ElfWithManifest() {
   std::string file(sizeof(Elf64_Ehdr) + sizeof(Elf64_Phdr), '\0');
   const auto put_note = [&file](uint32_t type, std::string name, std::string text) {
-    const Elf64_Nhdr note = {static_cast<uint32_t>(name.size()), static_cast<uint32_t>(text.size()),
-                             type};
+    const Elf64_Nhdr note = {static_cast<uint32_t>(name.size()), static_cast<uint32_t>(text.size()), type};
     file.append(reinterpret_cast<const char*>(&note), sizeof(note));
     name.resize((name.size() + 3) & ~size_t{3});
     text.resize((text.size() + 3) & ~size_t{3});

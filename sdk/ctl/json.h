@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// The shapes of `-w json`: those of etcdctl, so that a program can read either. Bytes are base64,
-// zero fields are left out where etcdctl leaves them out.
+// The shapes of `-w json`: those of etcdctl, so that a program can read either. Bytes are base64, zero
+// fields are left out where etcdctl leaves them out.
 #pragma once
 
 #include <nlohmann/json.hpp>

@@ -29,8 +29,7 @@ struct RangeFlags {
   }
   // Empty, or what is wrong.
   std::string Resolve(std::string* out_key, std::string* out_end) const {
-    if (prefix + from_key + !end.empty() > 1)
-      return "only one of range_end, --prefix and --from-key may be given";
+    if (prefix + from_key + !end.empty() > 1) return "only one of range_end, --prefix and --from-key may be given";
     *out_key = key;
     *out_end = end;
     if (prefix) {
@@ -59,8 +58,7 @@ int RunGet(const Context& context, const etcdserverpb::RangeRequest& request, co
     for (const auto& pair : response.kvs()) {
       table.Add({ShownInCell(pair.key(), flags.hex), ShownInCell(pair.value(), flags.hex),
                  std::to_string(pair.create_revision()), std::to_string(pair.mod_revision()),
-                 std::to_string(pair.version()),
-                 pair.lease() == 0 ? "" : HexId(static_cast<uint64_t>(pair.lease()))});
+                 std::to_string(pair.version()), pair.lease() == 0 ? "" : HexId(static_cast<uint64_t>(pair.lease()))});
     }
     Print(table.ToString());
   } else {
@@ -138,8 +136,7 @@ std::string PrefixEnd(const std::string& prefix) {
   return end;
 }
 
-MakeRequest<etcdserverpb::RangeRequest> AddGetOptions(CLI::App* app,
-                                                      std::shared_ptr<GetView> view) {
+MakeRequest<etcdserverpb::RangeRequest> AddGetOptions(CLI::App* app, std::shared_ptr<GetView> view) {
   struct Options {
     RangeFlags range;
     int64_t revision = 0, limit = 0;
@@ -153,41 +150,30 @@ MakeRequest<etcdserverpb::RangeRequest> AddGetOptions(CLI::App* app,
   app->add_option("--sort-by", options->sort_by, "CREATE, KEY, MODIFY, VALUE or VERSION");
   app->add_option("--order", options->order, "ASCEND or DESCEND");
   app->add_option("--consistency", options->consistency, "l (linearizable) or s (serializable)");
-  app->add_flag("--serializable", options->serializable,
-                "what this member knows, maybe not the latest");
+  app->add_flag("--serializable", options->serializable, "what this member knows, maybe not the latest");
   app->add_flag("--keys-only", view->keys_only, "only the keys");
   app->add_flag("--count-only", view->count_only, "only the number of keys");
   app->add_flag("--print-value-only", view->values_only, "only the values");
   return [options, view](etcdserverpb::RangeRequest* request) -> std::string {
     using Request = etcdserverpb::RangeRequest;
-    const std::string error =
-        options->range.Resolve(request->mutable_key(), request->mutable_range_end());
+    const std::string error = options->range.Resolve(request->mutable_key(), request->mutable_range_end());
     if (!error.empty()) return error;
     request->set_revision(options->revision);
     request->set_limit(options->limit);
     request->set_keys_only(view->keys_only);
     request->set_count_only(view->count_only);
-    if (options->consistency != "l" && options->consistency != "s")
-      return "--consistency is neither l nor s";
+    if (options->consistency != "l" && options->consistency != "s") return "--consistency is neither l nor s";
     request->set_serializable(options->serializable || options->consistency == "s");
     const std::string by = CLI::detail::to_lower(options->sort_by);
     const std::string order = CLI::detail::to_lower(options->order);
-    if (by == "create")
-      request->set_sort_target(Request::CREATE);
-    else if (by == "modify" || by == "mod")
-      request->set_sort_target(Request::MOD);
-    else if (by == "value")
-      request->set_sort_target(Request::VALUE);
-    else if (by == "version")
-      request->set_sort_target(Request::VERSION);
-    else if (!by.empty() && by != "key")
-      return "--sort-by is not one of CREATE, KEY, MODIFY, VALUE, VERSION";
-    if (order == "descend")
-      request->set_sort_order(Request::DESCEND);
-    else if (order == "ascend" || (order.empty() && !by.empty()))
-      request->set_sort_order(Request::ASCEND);
-    else if (!order.empty())
-      return "--order is neither ASCEND nor DESCEND";
+    if (by == "create") request->set_sort_target(Request::CREATE);
+    else if (by == "modify" || by == "mod") request->set_sort_target(Request::MOD);
+    else if (by == "value") request->set_sort_target(Request::VALUE);
+    else if (by == "version") request->set_sort_target(Request::VERSION);
+    else if (!by.empty() && by != "key") return "--sort-by is not one of CREATE, KEY, MODIFY, VALUE, VERSION";
+    if (order == "descend") request->set_sort_order(Request::DESCEND);
+    else if (order == "ascend" || (order.empty() && !by.empty())) request->set_sort_order(Request::ASCEND);
+    else if (!order.empty()) return "--order is neither ASCEND nor DESCEND";
     return "";
   };
 }
@@ -200,8 +186,8 @@ MakeRequest<etcdserverpb::PutRequest> AddPutOptions(CLI::App* app, bool value_fr
   };
   auto options = std::make_shared<Options>();
   app->add_option("key", options->key, "the key")->required();
-  options->value_option = app->add_option(
-      "value", options->value, value_from_stdin ? "the value; without it, stdin" : "the value");
+  options->value_option =
+      app->add_option("value", options->value, value_from_stdin ? "the value; without it, stdin" : "the value");
   app->add_option("--lease", options->lease, "the lease to attach, in hexadecimal");
   app->add_flag("--prev-kv", options->prev_kv, "show the pair that was there before");
   app->add_flag("--ignore-value", options->ignore_value, "keep the value that is there");
@@ -237,8 +223,7 @@ MakeRequest<etcdserverpb::DeleteRangeRequest> AddDeleteOptions(CLI::App* app) {
   auto options = std::make_shared<Options>();
   options->range.AddTo(app);
   app->add_flag("--prev-kv", options->prev_kv, "show the pairs that are deleted");
-  app->add_flag("--range", options->is_range,
-                "delete a range without asking whether that was meant");
+  app->add_flag("--range", options->is_range, "delete a range without asking whether that was meant");
   return [options](etcdserverpb::DeleteRangeRequest* request) -> std::string {
     request->set_prev_kv(options->prev_kv);
     return options->range.Resolve(request->mutable_key(), request->mutable_range_end());
@@ -283,17 +268,14 @@ void AddKvCommands(CLI::App* app, Context* context) {
   CLI::App* del = app->add_subcommand("del", "Delete a key or a range of keys");
   OnParsed<etcdserverpb::DeleteRangeRequest>(
       del, context, AddDeleteOptions(del),
-      [context](const etcdserverpb::DeleteRangeRequest& request) {
-        return RunDelete(*context, request);
-      });
+      [context](const etcdserverpb::DeleteRangeRequest& request) { return RunDelete(*context, request); });
   CLI::App* compact = app->add_subcommand("compact", "Forget the versions before a revision");
   compact->alias("compaction");
   auto revision = std::make_shared<int64_t>(0);
   auto physical = std::make_shared<bool>(false);
   compact->add_option("revision", *revision, "the revision")->required();
   compact->add_flag("--physical", *physical, "wait until they are gone from the store");
-  compact->callback(
-      [=] { context->command = [=] { return RunCompact(*context, *revision, *physical); }; });
+  compact->callback([=] { context->command = [=] { return RunCompact(*context, *revision, *physical); }; });
 }
 
 }  // namespace keyway::ctl

@@ -27,8 +27,7 @@ int RunGrant(const Context& context, int64_t ttl_s) {
   if (context.flags.is_json()) {
     PrintJson(ToJson(response));
   } else {
-    PrintLine("lease " + LeaseText(response.id()) + " granted with TTL(" +
-              std::to_string(response.ttl()) + "s)");
+    PrintLine("lease " + LeaseText(response.id()) + " granted with TTL(" + std::to_string(response.ttl()) + "s)");
   }
   return kOk;
 }
@@ -64,9 +63,8 @@ int RunTimeToLive(const Context& context, int64_t id, bool with_keys) {
     PrintLine("lease " + LeaseText(id) + " already expired");
     return kOk;
   }
-  std::string line = "lease " + LeaseText(id) + " granted with TTL(" +
-                     std::to_string(response.grantedttl()) + "s), remaining(" +
-                     std::to_string(response.ttl()) + "s)";
+  std::string line = "lease " + LeaseText(id) + " granted with TTL(" + std::to_string(response.grantedttl()) +
+                     "s), remaining(" + std::to_string(response.ttl()) + "s)";
   if (with_keys) {
     line += ", attached keys([";
     for (int i = 0; i < response.keys_size(); ++i) {
@@ -117,8 +115,7 @@ int KeepAlive(const Context& context, Client* client, int64_t id, bool once, boo
     if (context.flags.is_json()) {
       PrintJson(ToJson(response));
     } else {
-      PrintLine("lease " + LeaseText(id) + " keepalived with TTL(" +
-                std::to_string(response.ttl()) + ")");
+      PrintLine("lease " + LeaseText(id) + " keepalived with TTL(" + std::to_string(response.ttl()) + ")");
     }
     std::fflush(stdout);
     if (once) {
@@ -126,8 +123,7 @@ int KeepAlive(const Context& context, Client* client, int64_t id, bool once, boo
       return kOk;
     }
     // A third of the time to live leaves room for two failed rounds.
-    std::this_thread::sleep_for(
-        std::chrono::milliseconds(std::max<int64_t>(response.ttl() * 1000 / 3, 100)));
+    std::this_thread::sleep_for(std::chrono::milliseconds(std::max<int64_t>(response.ttl() * 1000 / 3, 100)));
   }
   const int code = client->Keep(stream->Finish(), client->endpoint());
   return code == kOk ? kBadConnection : code;
@@ -153,8 +149,7 @@ CLI::App* AddWithId(CLI::App* parent, Context* context, const char* name, const 
   command->callback([context, text, run] {
     context->command = [text, run] {
       uint64_t id = 0;
-      if (!ParseHexId(*text, &id))
-        return Fail(kBadArguments, "lease \"" + *text + "\" is not a hexadecimal number");
+      if (!ParseHexId(*text, &id)) return Fail(kBadArguments, "lease \"" + *text + "\" is not a hexadecimal number");
       return run(static_cast<int64_t>(id));
     };
   });

@@ -20,10 +20,8 @@ void AddGlobalFlags(CLI::App* app, Flags* flags, std::string* endpoints) {
   app->add_option("-w,--write-out", flags->write_out, "table, json or simple")
       ->check(CLI::IsMember({"table", "json", "simple"}));
   app->add_flag("--hex", flags->hex, "keys and values as hexadecimal bytes");
-  app->add_option("--command-timeout", flags->command_timeout, "for one command")
-      ->capture_default_str();
-  app->add_option("--dial-timeout", flags->dial_timeout, "for one connection")
-      ->capture_default_str();
+  app->add_option("--command-timeout", flags->command_timeout, "for one command")->capture_default_str();
+  app->add_option("--dial-timeout", flags->dial_timeout, "for one connection")->capture_default_str();
   app->add_option("--cacert", flags->ca_file, "verify the servers with these roots (PEM)");
   app->add_option("--cert", flags->certificate_file, "the client's certificate chain (PEM)");
   app->add_option("--key", flags->key_file, "the client's key (PEM)");
@@ -55,18 +53,15 @@ int Run(int argc, char** argv) {
     if (e.get_exit_code() == 0) return app.exit(e);  // --help
     const std::vector<std::string> unknown = app.remaining();
     const bool is_unknown_command = app.get_subcommands().empty() && !unknown.empty();
-    const std::string text =
-        is_unknown_command ? "unknown command \"" + unknown[0] + "\"" : e.what();
+    const std::string text = is_unknown_command ? "unknown command \"" + unknown[0] + "\"" : e.what();
     return Fail(kBadArguments, text + " (try --help)");
   }
   context.flags.endpoints = SplitCommas(endpoints);
   if (!ParseDuration(context.flags.command_timeout, &context.command_timeout)) {
-    return Fail(kBadArguments, "--command-timeout \"" + context.flags.command_timeout +
-                                   "\" is not a duration such as 5s");
+    return Fail(kBadArguments, "--command-timeout \"" + context.flags.command_timeout + "\" is not a duration such as 5s");
   }
   if (!ParseDuration(context.flags.dial_timeout, &context.dial_timeout)) {
-    return Fail(kBadArguments, "--dial-timeout \"" + context.flags.dial_timeout +
-                                   "\" is not a duration such as 2s");
+    return Fail(kBadArguments, "--dial-timeout \"" + context.flags.dial_timeout + "\" is not a duration such as 2s");
   }
   const int code = context.command();
   if (std::fflush(stdout) != 0 && code == kOk) return Fail(kError, "cannot write to stdout");

@@ -44,11 +44,7 @@ std::string Table::ToString() const {
     for (size_t column = 0; column < cells.size(); ++column) {
       const std::string padding(widths[column] - Width(cells[column]), ' ');
       const bool right = is_right[column] && !is_head;
-      out.append("| ")
-          .append(right ? padding : "")
-          .append(cells[column])
-          .append(right ? "" : padding)
-          .append(" ");
+      out.append("| ").append(right ? padding : "").append(cells[column]).append(right ? "" : padding).append(" ");
     }
     out.append("|\n");
   };
@@ -86,9 +82,7 @@ std::string HexBytes(std::string_view bytes) {
   return out;
 }
 
-std::string Shown(std::string_view bytes, bool hex) {
-  return hex ? HexBytes(bytes) : std::string(bytes);
-}
+std::string Shown(std::string_view bytes, bool hex) { return hex ? HexBytes(bytes) : std::string(bytes); }
 
 std::string ShownInCell(std::string_view bytes, bool hex) {
   std::string out;
@@ -102,16 +96,13 @@ std::string ShownInCell(std::string_view bytes, bool hex) {
 }
 
 std::string Base64(std::string_view bytes) {
-  static constexpr char kDigits[] =
-      "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+  static constexpr char kDigits[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
   std::string out;
   for (size_t i = 0; i < bytes.size(); i += 3) {
     const size_t count = std::min<size_t>(3, bytes.size() - i);
     uint32_t group = 0;
-    for (size_t j = 0; j < 3; ++j)
-      group = group << 8 | (j < count ? static_cast<uint8_t>(bytes[i + j]) : 0);
-    for (size_t j = 0; j < 4; ++j)
-      out.push_back(j <= count ? kDigits[group >> (18 - 6 * j) & 63] : '=');
+    for (size_t j = 0; j < 3; ++j) group = group << 8 | (j < count ? static_cast<uint8_t>(bytes[i + j]) : 0);
+    for (size_t j = 0; j < 4; ++j) out.push_back(j <= count ? kDigits[group >> (18 - 6 * j) & 63] : '=');
   }
   return out;
 }
@@ -125,8 +116,7 @@ std::string ByteSize(uint64_t bytes) {
     ++unit;
   }
   char text[32];
-  std::snprintf(text, sizeof(text), unit > 0 && value < 10 ? "%.1f %s" : "%.0f %s", value,
-                kUnits[unit]);
+  std::snprintf(text, sizeof(text), unit > 0 && value < 10 ? "%.1f %s" : "%.0f %s", value, kUnits[unit]);
   return text;
 }
 

@@ -18,9 +18,7 @@ namespace {
 
 int RunTxn(const Context& context) {
   if (isatty(STDIN_FILENO)) {
-    std::fputs(
-        "compares, an empty line, requests on success, an empty line, requests on failure:\n",
-        stderr);
+    std::fputs("compares, an empty line, requests on success, an empty line, requests on failure:\n", stderr);
   }
   etcdserverpb::TxnRequest request;
   const std::string error = ParseTxn(&std::cin, &request);

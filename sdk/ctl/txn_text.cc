@@ -26,8 +26,7 @@ void AppendEscape(std::string_view line, size_t* at, std::string* out) {
     out->push_back('\n');
   } else if (c == 't') {
     out->push_back('\t');
-  } else if (c == 'x' && *at + 2 < line.size() && HexDigit(line[*at + 1]) >= 0 &&
-             HexDigit(line[*at + 2]) >= 0) {
+  } else if (c == 'x' && *at + 2 < line.size() && HexDigit(line[*at + 1]) >= 0 && HexDigit(line[*at + 2]) >= 0) {
     out->push_back(static_cast<char>(HexDigit(line[*at + 1]) * 16 + HexDigit(line[*at + 2])));
     *at += 2;
   } else {
@@ -151,8 +150,7 @@ std::string ParseCompare(const std::string& line, etcdserverpb::Compare* out) {
   const std::string target = line.substr(at, open - at);
   at = open + 1;
   std::string key, value;
-  if (!ReadQuoted(line, &at, &key) || key.empty() || at >= line.size() || line[at++] != ')')
-    return malformed;
+  if (!ReadQuoted(line, &at, &key) || key.empty() || at >= line.size() || line[at++] != ')') return malformed;
   SkipSpace(line, &at);
   const size_t relation_end = line.find_first_of(" \t\"", at);
   if (relation_end == std::string::npos) return malformed;

@@ -41,8 +41,7 @@ void PrintEvents(const Context& context, const etcdserverpb::WatchResponse& resp
 }
 
 // One connection's worth of a watch. kOk: the connection was lost after it had worked.
-int RunOnce(const Context& context, Client* client, etcdserverpb::WatchCreateRequest* create,
-            bool* has_worked) {
+int RunOnce(const Context& context, Client* client, etcdserverpb::WatchCreateRequest* create, bool* has_worked) {
   const std::shared_ptr<grpc::Channel> channel = client->Connect();
   if (channel == nullptr) return kBadConnection;
   const auto stub = etcdserverpb::Watch::NewStub(channel);
@@ -65,14 +64,12 @@ int RunOnce(const Context& context, Client* client, etcdserverpb::WatchCreateReq
     }
     if (response.created()) {
       // From here on nothing may be missed, even if the connection goes before the first event.
-      if (create->start_revision() == 0)
-        create->set_start_revision(response.header().revision() + 1);
+      if (create->start_revision() == 0) create->set_start_revision(response.header().revision() + 1);
       continue;
     }
     PrintEvents(context, response);
     if (!response.fragment()) {
-      create->set_start_revision(
-          std::max(create->start_revision(), response.header().revision() + 1));
+      create->set_start_revision(std::max(create->start_revision(), response.header().revision() + 1));
     }
     if (std::ferror(stdout)) {
       call.TryCancel();
@@ -80,8 +77,7 @@ int RunOnce(const Context& context, Client* client, etcdserverpb::WatchCreateReq
     }
   }
   const int code = client->Keep(stream->Finish(), client->endpoint());
-  return *has_worked && code == kBadConnection ? static_cast<int>(kOk)
-                                               : (code == kOk ? kOk : client->Report(code));
+  return *has_worked && code == kBadConnection ? static_cast<int>(kOk) : (code == kOk ? kOk : client->Report(code));
 }
 
 int RunWatch(const Context& context, const WatchFlags& flags) {
@@ -105,8 +101,8 @@ int RunWatch(const Context& context, const WatchFlags& flags) {
     if (code != kOk && code != kBadConnection) return code;
     has_worked |= worked_now;
     if (worked_now) {
-      std::fprintf(stderr, "Connection lost (%s); watching again from revision %lld\n",
-                   client.error().c_str(), static_cast<long long>(create.start_revision()));
+      std::fprintf(stderr, "Connection lost (%s); watching again from revision %lld\n", client.error().c_str(),
+                   static_cast<long long>(create.start_revision()));
       pause = std::chrono::milliseconds(50);
     }
     std::this_thread::sleep_for(pause);
@@ -117,8 +113,7 @@ int RunWatch(const Context& context, const WatchFlags& flags) {
 }  // namespace
 
 void AddWatchCommand(CLI::App* app, Context* context) {
-  CLI::App* watch =
-      app->add_subcommand("watch", "Print changes of a key or a range of keys as they come");
+  CLI::App* watch = app->add_subcommand("watch", "Print changes of a key or a range of keys as they come");
   auto flags = std::make_shared<WatchFlags>();
   watch->add_option("key", flags->key, "the key, or the first of a range")->required();
   watch->add_option("range_end", flags->end, "the end of the range, which is not part of it");
@@ -126,8 +121,7 @@ void AddWatchCommand(CLI::App* app, Context* context) {
   watch->add_flag("--from-key", flags->from_key, "all keys from the key on, by bytes");
   watch->add_option("--rev", flags->revision, "start with the changes of this revision");
   watch->add_flag("--prev-kv", flags->prev_kv, "show the pair that was there before");
-  watch->add_flag("--progress-notify", flags->progress,
-                  "show revisions that passed without a change");
+  watch->add_flag("--progress-notify", flags->progress, "show revisions that passed without a change");
   watch->callback([=] { context->command = [=] { return RunWatch(*context, *flags); }; });
 }
 
