@@ -6,6 +6,10 @@
 // the socket is written; the core only ever tries it. Whoever leaves `socket_mutex_` looks at the queue
 // once more, so frames that came meanwhile are never left behind. The blocks that are being written are
 // read without `queue_mutex_`: a flush is the only one to remove, and Append() only adds behind.
+//
+// Why the core writes at all: three members on one machine of two cores, 300-byte frames to two
+// peers, time to the first answer: 40 us (median) and 73 us of processor time a round, against 62 us
+// and 103 us when every frame is handed to the I/O thread. send() itself takes 21 us instead of 4 us.
 #pragma once
 
 #include <sys/uio.h>
