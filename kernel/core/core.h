@@ -190,7 +190,7 @@ class Core {
   bool RevokeLease(int64_t lease, bool want_prev);
 
   // ---- core_peers.cc ----
-  std::string Frame(FrameKind kind, uint64_t to, size_t reserve = 0) const;
+  std::string Frame(FrameKind kind, uint64_t to) const;
   void SendFrame(uint64_t to, uint32_t lane, std::string_view head, std::string_view body = {});
   void SendRaft(const raft::Message& message);
   void SendHello(uint64_t peer);
@@ -211,7 +211,7 @@ class Core {
   void OnSnapshotChunk(const FrameHeader& header, Reader* reader);
   void OnSnapshotAck(const FrameHeader& header, Reader* reader);
   void SendSnapshotAck(uint64_t to, uint64_t index, uint64_t chunk, bool ok);
-  void BeginInstall(uint64_t from, uint64_t term, const Applied& applied);
+  void BeginInstall(uint64_t from, const Applied& applied);
   void FinishInstall();
   void AbandonInstall();
 

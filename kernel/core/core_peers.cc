@@ -24,9 +24,9 @@ std::string Joined(const std::vector<std::string>& parts) {
 
 }  // namespace
 
-std::string Core::Frame(FrameKind kind, uint64_t to, size_t reserve) const {
+std::string Core::Frame(FrameKind kind, uint64_t to) const {
   std::string head;
-  head.reserve(kPeerHeaderBytes + 96 + reserve);
+  head.reserve(kPeerHeaderBytes + 96);
   EncodeFrameHeader({.kind = kind,
                      .cluster_id = identity_.cluster_id,
                      .from = identity_.member_id,

@@ -110,8 +110,7 @@ void Core::SendSnapshotAck(uint64_t to, uint64_t index, uint64_t chunk, bool ok)
   SendFrame(to, KW_LANE_CONTROL, head);
 }
 
-void Core::BeginInstall(uint64_t from, uint64_t term, const Applied& applied) {
-  (void)term;
+void Core::BeginInstall(uint64_t from, const Applied& applied) {
   Log(deps_.logger, KW_LOG_INFO, "snapshot_install_started",
       {{"from", HexId(from)}, {"index", applied.index}, {"revision", applied.revision}});
   install_.emplace();
@@ -158,7 +157,7 @@ void Core::OnSnapshotChunk(const FrameHeader& header, Reader* reader) {
         install_->applied.index == applied->index && install_->next_chunk > 0) {
       return;  // A duplicate.
     }
-    BeginInstall(header.from, term, *applied);
+    BeginInstall(header.from, *applied);
   }
   if (!install_.has_value() || install_->from != header.from ||
       install_->applied.index != applied->index || install_->next_chunk != chunk) {
