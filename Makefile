@@ -87,7 +87,7 @@ bench: build ## Keyway and etcd in turn under the same load; ARGS='--quick' or A
 	@$(MAKE) --no-print-directory $(VENV)/.ready
 	@$(VENV)/bin/python tests/bench/bench.py $(ARGS)
 
-SOURCES = $(shell git ls-files '*.c' '*.cc' '*.h')
+SOURCES = $(shell git ls-files '*.c' '*.cc' '*.h' '*.hpp')
 
 lint: ## layout of the sources (clang-format) and the include arrows
 	$(call install,$(PACKAGES_BUILD) $(PACKAGES_LINT))

@@ -108,9 +108,7 @@ class Checker {
   }
 
  private:
-  void Fail(SourcePlace place, std::string message) {
-    errors_.push_back({place, std::move(message)});
-  }
+  void Fail(SourcePlace place, std::string message) { errors_.push_back({place, std::move(message)}); }
 
   const RawSection* Section(std::string_view name) const {
     for (const RawSection& section : document_.sections) {
@@ -133,8 +131,7 @@ class Checker {
     const std::vector<std::string> names = SectionNames();
     for (const RawSection& section : document_.sections) {
       if (std::find(names.begin(), names.end(), section.name) == names.end()) {
-        Fail(section.place,
-             "unknown section [" + section.name + "]" + DidYouMean(section.name, names));
+        Fail(section.place, "unknown section [" + section.name + "]" + DidYouMean(section.name, names));
         continue;
       }
       const PluginKind* kind = KindOf(section.name);
@@ -197,8 +194,8 @@ class Checker {
       for (const RawSection& section : document_.sections) {
         if (section.name != kind.name) continue;
         if (++count > kListSectionsMax) {
-          Fail(section.place, section.label + ": more than " + std::to_string(kListSectionsMax) +
-                                  " sections of this kind");
+          Fail(section.place,
+               section.label + ": more than " + std::to_string(kListSectionsMax) + " sections of this kind");
           break;
         }
         AddPlugin(kind, section);
@@ -228,8 +225,8 @@ class Checker {
       const bool is_path = value.text.starts_with('/') && value.text.size() <= 4096;
       if (value.kind != RawValue::Kind::kString || (!is_name && !is_path) ||
           value.text.find('\0') != std::string::npos) {
-        Fail(value.place, raw.label + ".plugin: expected a plugin's name or an absolute path, got " +
-                              value.Shown());
+        Fail(value.place,
+             raw.label + ".plugin: expected a plugin's name or an absolute path, got " + value.Shown());
         return;
       }
     }
@@ -251,8 +248,8 @@ class Checker {
                              [&](const MemberConfig& member) { return member.name == config_.name; });
     if (self == config_.members.end()) {
       Fail(Section("cluster") != nullptr ? Section("cluster")->place : SourcePlace{},
-           "cluster.members: this node is missing; add:\n  [cluster.members]\n  " +
-               KeyToml(config_.name) + " = \"http://127.0.0.1:2380\"");
+           "cluster.members: this node is missing; add:\n  [cluster.members]\n  " + KeyToml(config_.name) +
+               " = \"http://127.0.0.1:2380\"");
       return;
     }
     config_.listen_peer_urls = ListenUrls();
@@ -263,8 +260,8 @@ class Checker {
     const std::string label = "cluster." + value.key;
     const bool is_string = value.kind == RawValue::Kind::kString;
     if (value.path.size() != 2 || (!is_string && value.kind != RawValue::Kind::kStrings)) {
-      Fail(value.place, label + ": expected NAME = \"http://HOST:PORT\" or an array of such URLs, got " +
-                            value.Shown());
+      Fail(value.place,
+           label + ": expected NAME = \"http://HOST:PORT\" or an array of such URLs, got " + value.Shown());
       return;
     }
     MemberConfig member;
@@ -274,13 +271,12 @@ class Checker {
     if (member.urls.empty()) Fail(value.place, label + ": expected at least one URL, got []");
     for (const std::string& url : member.urls) {
       if (!IsPeerUrl(url)) {
-        Fail(value.place, label + ": expected a URL such as \"http://10.0.0.1:2380\", got " +
-                              QuoteToml(url));
+        Fail(value.place, label + ": expected a URL such as \"http://10.0.0.1:2380\", got " + QuoteToml(url));
       }
       for (const MemberConfig& other : config_.members) {
         if (std::find(other.urls.begin(), other.urls.end(), url) != other.urls.end()) {
-          Fail(value.place, label + ": " + QuoteToml(url) + " is also a URL of member " +
-                                QuoteToml(other.name));
+          Fail(value.place,
+               label + ": " + QuoteToml(url) + " is also a URL of member " + QuoteToml(other.name));
         }
       }
     }
@@ -303,8 +299,7 @@ class Checker {
     for (const std::string& url : options.Strings("listen_urls")) {
       if (!IsPeerUrl(url)) {
         Fail(PlaceOf("transport", "listen_urls"),
-             "transport.listen_urls: expected a URL such as \"http://0.0.0.0:2380\", got " +
-                 QuoteToml(url));
+             "transport.listen_urls: expected a URL such as \"http://0.0.0.0:2380\", got " + QuoteToml(url));
       }
     }
     return options.Strings("listen_urls");
@@ -316,8 +311,8 @@ class Checker {
         config_.election_ms < 5 * config_.heartbeat_ms) {
       Fail(PlaceOf("raft", "election_timeout"),
            "raft.election_timeout: expected at least five times raft.heartbeat_interval (" +
-               std::to_string(config_.heartbeat_ms) + "ms), got " +
-               std::to_string(config_.election_ms) + "ms");
+               std::to_string(config_.heartbeat_ms) + "ms), got " + std::to_string(config_.election_ms) +
+               "ms");
     }
   }
 
@@ -337,15 +332,13 @@ void PrintOptions(const Options& options, std::string* out) {
       rest.remove_prefix(dot + 1);
     }
     out->append(key).append(" = ").append(option.literal);
-    out->append(option.line == 0 ? "  # default\n"
-                                 : "  # line " + std::to_string(option.line) + "\n");
+    out->append(option.line == 0 ? "  # default\n" : "  # line " + std::to_string(option.line) + "\n");
   }
 }
 
 void SortErrors(std::vector<ConfigError>* errors) {
   std::stable_sort(errors->begin(), errors->end(), [](const ConfigError& a, const ConfigError& b) {
-    return a.place.line != b.place.line ? a.place.line < b.place.line
-                                        : a.place.column < b.place.column;
+    return a.place.line != b.place.line ? a.place.line < b.place.line : a.place.column < b.place.column;
   });
 }
 
@@ -362,16 +355,13 @@ Config ParseConfig(std::string_view text, std::string_view file, std::vector<Con
 }
 
 Options CheckPluginOptions(const Config& config, const PluginSection& section,
-                           std::span<const kw_config_field> fields,
-                           std::vector<ConfigError>* errors) {
+                           std::span<const kw_config_field> fields, std::vector<ConfigError>* errors) {
   constexpr std::string_view kIgnored[] = {"plugin", "listen_urls"};
   std::map<std::string, std::string> supplied;
-  supplied["dir"] =
-      config.data_dir + (config.data_dir.ends_with('/') ? "" : "/") + section.kind;
+  supplied["dir"] = config.data_dir + (config.data_dir.ends_with('/') ? "" : "/") + section.kind;
   if (section.kind == "api") supplied["max_request_bytes"] = std::to_string(config.request_bytes_max);
   const size_t ignored_count = section.kind == "transport" ? 2 : 1;
-  return CheckSection(section.raw, fields, std::span(kIgnored).first(ignored_count), supplied,
-                      errors);
+  return CheckSection(section.raw, fields, std::span(kIgnored).first(ignored_count), supplied, errors);
 }
 
 std::string PrintConfig(const Config& config, std::span<const Options> plugin_options) {

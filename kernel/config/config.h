@@ -75,8 +75,7 @@ Config ParseConfig(std::string_view text, std::string_view file, std::vector<Con
 // gives where the file is silent: a field `dir` becomes DATA_DIR/KIND, the place of a plugin with state,
 // and a field `max_request_bytes` of an API plugin becomes [limits] request_bytes_max.
 Options CheckPluginOptions(const Config& config, const PluginSection& section,
-                           std::span<const kw_config_field> fields,
-                           std::vector<ConfigError>* errors);
+                           std::span<const kw_config_field> fields, std::vector<ConfigError>* errors);
 
 // The effective configuration as valid TOML, each value with the line that it came from, or "default".
 // plugin_options[i] belongs to config.plugins[i].

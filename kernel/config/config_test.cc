@@ -84,16 +84,15 @@ TEST(Config, ReadsValuesAndDefaults) {
 
 TEST(Config, StartsPluginsInFixedOrderWhateverTheFileSays) {
   std::vector<ConfigError> errors;
-  Config config = ParseConfig(
-      WithMembers("[[api]]\nplugin=\"x\"\n[[metrics]]\nplugin=\"m\"\n[[api]]\nplugin=\"/y.so\"\n"
-                  "[log]\nplugin=\"l\"\n[auth]\nplugin=\"z\"\n[storage]\nplugin=\"s\"\n"),
-      "keyway.toml", &errors);
+  Config config =
+      ParseConfig(WithMembers("[[api]]\nplugin=\"x\"\n[[metrics]]\nplugin=\"m\"\n[[api]]\nplugin=\"/y.so\"\n"
+                              "[log]\nplugin=\"l\"\n[auth]\nplugin=\"z\"\n[storage]\nplugin=\"s\"\n"),
+                  "keyway.toml", &errors);
 
   EXPECT_EQ(FormatErrors("keyway.toml", errors), "");
   std::string order;
   for (const auto& plugin : config.plugins) order += plugin.label + "=" + plugin.plugin + " ";
-  EXPECT_EQ(order,
-            "auth=z storage=s log=l transport=transport-tcp metrics=m api[0]=x api[1]=/y.so ");
+  EXPECT_EQ(order, "auth=z storage=s log=l transport=transport-tcp metrics=m api[0]=x api[1]=/y.so ");
 }
 
 TEST(Config, SyntaxErrorNamesLineAndColumn) {
@@ -104,8 +103,7 @@ TEST(Config, SyntaxErrorNamesLineAndColumn) {
 }
 
 TEST(Config, MissingNodeSaysWhatToAdd) {
-  EXPECT_EQ(Errors(""),
-            "keyway.toml: the section [node] is missing; add:\n  [node]\n  name = \"a\"\n");
+  EXPECT_EQ(Errors(""), "keyway.toml: the section [node] is missing; add:\n  [node]\n  name = \"a\"\n");
 }
 
 TEST(Config, MissingMemberSaysWhatToAdd) {
@@ -172,9 +170,9 @@ TEST(Config, MembersAreStrict) {
 
 TEST(PluginOptions, GiveBaseUnitsLinesAndDefaults) {
   std::vector<ConfigError> errors;
-  Config config = ParseConfig(
-      WithMembers("[storage]\nmap_size = \"64MiB\"\nflush = \"59.5s\"\ntls.ca = \"/ca\"\n"),
-      "keyway.toml", &errors);
+  Config config =
+      ParseConfig(WithMembers("[storage]\nmap_size = \"64MiB\"\nflush = \"59.5s\"\ntls.ca = \"/ca\"\n"),
+                  "keyway.toml", &errors);
 
   Options options = CheckPluginOptions(config, config.plugins.at(0), kStoreFields, &errors);
 
@@ -193,9 +191,9 @@ TEST(PluginOptions, GiveBaseUnitsLinesAndDefaults) {
 TEST(PluginOptions, ApiPluginIsToldTheRequestLimit) {
   constexpr kw_config_field kFields[] = {{"max_request_bytes", "bytes(1KiB..512MiB)", "1536KiB", ""}};
   std::vector<ConfigError> errors;
-  Config config = ParseConfig(
-      WithMembers("[limits]\nrequest_bytes_max = \"2MiB\"\n[[api]]\nplugin = \"x\"\n"),
-      "keyway.toml", &errors);
+  Config config =
+      ParseConfig(WithMembers("[limits]\nrequest_bytes_max = \"2MiB\"\n[[api]]\nplugin = \"x\"\n"),
+                  "keyway.toml", &errors);
 
   Options options = CheckPluginOptions(config, config.plugins.back(), kFields, &errors);
 
@@ -304,9 +302,15 @@ TEST(Config, SurvivesMutatedInput) {
     for (int change = 0; change < 3; ++change) {
       const size_t at = random() % text.size();
       switch (random() % 3) {
-        case 0: text[at] = static_cast<char>(random()); break;
-        case 1: text.erase(at, random() % 8); break;
-        case 2: text.insert(at, 1, "[]=\"'\\.#{}\n0a"[random() % 13]); break;
+        case 0:
+          text[at] = static_cast<char>(random());
+          break;
+        case 1:
+          text.erase(at, random() % 8);
+          break;
+        case 2:
+          text.insert(at, 1, "[]=\"'\\.#{}\n0a"[random() % 13]);
+          break;
       }
       if (text.empty()) text = "x";
     }

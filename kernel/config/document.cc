@@ -21,12 +21,18 @@ SourcePlace PlaceOf(const toml::source_region& region) {
 
 const char* KindName(const toml::node& node) {
   switch (node.type()) {
-    case toml::node_type::date: return "a date";
-    case toml::node_type::time: return "a time";
-    case toml::node_type::date_time: return "a date and time";
-    case toml::node_type::table: return "a table";
-    case toml::node_type::array: return "an array that holds more than strings";
-    default: return "a value";
+    case toml::node_type::date:
+      return "a date";
+    case toml::node_type::time:
+      return "a time";
+    case toml::node_type::date_time:
+      return "a date and time";
+    case toml::node_type::table:
+      return "a table";
+    case toml::node_type::array:
+      return "an array that holds more than strings";
+    default:
+      return "a value";
   }
 }
 
@@ -85,9 +91,7 @@ RawSection ReadSection(std::string_view name, const toml::table& table) {
   section.place = PlaceOf(table.source());
   ReadTable(table, {}, &section.values);
   std::stable_sort(section.values.begin(), section.values.end(),
-                   [](const RawValue& a, const RawValue& b) {
-                     return Earlier(a.key_place, b.key_place);
-                   });
+                   [](const RawValue& a, const RawValue& b) { return Earlier(a.key_place, b.key_place); });
   return section;
 }
 
@@ -121,8 +125,7 @@ std::string QuoteToml(std::string_view text) {
 
 std::string KeyToml(std::string_view key) {
   const bool bare = !key.empty() && std::all_of(key.begin(), key.end(), [](char c) {
-    return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '_' ||
-           c == '-';
+    return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '_' || c == '-';
   });
   return bare ? std::string(key) : QuoteToml(key);
 }
@@ -177,8 +180,7 @@ Document ParseDocument(std::string_view text, std::vector<ConfigError>* errors) 
         document.sections.push_back(std::move(section));
       }
     } else {
-      errors->push_back({PlaceOf(key.source()),
-                         std::string(key.str()) + ": a key outside of any [section]"});
+      errors->push_back({PlaceOf(key.source()), std::string(key.str()) + ": a key outside of any [section]"});
     }
   }
   std::stable_sort(document.sections.begin(), document.sections.end(),

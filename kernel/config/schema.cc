@@ -18,9 +18,12 @@ struct Unit {
   std::string_view name;
   int64_t factor;
 };
-constexpr Unit kByteUnits[] = {{"TiB", int64_t{1} << 40}, {"GiB", int64_t{1} << 30},
-                               {"MiB", int64_t{1} << 20}, {"KiB", int64_t{1} << 10},
-                               {"B", 1},                  {"", 1}};
+constexpr Unit kByteUnits[] = {{"TiB", int64_t{1} << 40},
+                               {"GiB", int64_t{1} << 30},
+                               {"MiB", int64_t{1} << 20},
+                               {"KiB", int64_t{1} << 10},
+                               {"B", 1},
+                               {"", 1}};
 constexpr Unit kDurationUnits[] = {{"ms", 1}, {"s", 1000}, {"m", 60000}, {"h", 3600000}};
 
 std::optional<int64_t> ParseInt(std::string_view text) {
@@ -143,8 +146,7 @@ std::optional<std::vector<std::string>> Convert(const OptionType& type, const Ra
     case Kind::kDuration:
       return is_string ? bounded(ParseDurationMs(raw.text)) : std::nullopt;
     case Kind::kEnum:
-      if (!is_string || std::find(type.choices.begin(), type.choices.end(), raw.text) ==
-                            type.choices.end()) {
+      if (!is_string || std::find(type.choices.begin(), type.choices.end(), raw.text) == type.choices.end()) {
         return std::nullopt;
       }
       return std::vector<std::string>{raw.text};
@@ -203,10 +205,8 @@ std::optional<int64_t> ParseDurationMs(std::string_view text) {
 std::optional<OptionType> ParseOptionType(std::string_view text) {
   using Kind = OptionType::Kind;
   OptionType type;
-  constexpr std::pair<std::string_view, Kind> kPlain[] = {{"bool", Kind::kBool},
-                                                          {"string", Kind::kString},
-                                                          {"path", Kind::kPath},
-                                                          {"strings", Kind::kStrings}};
+  constexpr std::pair<std::string_view, Kind> kPlain[] = {
+      {"bool", Kind::kBool}, {"string", Kind::kString}, {"path", Kind::kPath}, {"strings", Kind::kStrings}};
   for (const auto& [name, kind] : kPlain) {
     if (text == name) {
       type.kind = kind;
@@ -240,13 +240,17 @@ std::optional<OptionType> ParseOptionType(std::string_view text) {
 
 std::string OptionType::Describe() const {
   switch (kind) {
-    case Kind::kBool: return "true or false";
-    case Kind::kString: return "a string";
-    case Kind::kPath: return "a path (a string that is not empty)";
-    case Kind::kStrings: return "an array of strings";
+    case Kind::kBool:
+      return "true or false";
+    case Kind::kString:
+      return "a string";
+    case Kind::kPath:
+      return "a path (a string that is not empty)";
+    case Kind::kStrings:
+      return "an array of strings";
     case Kind::kInt:
-      return "an integer " +
-             ShowRange(min, max, +[](int64_t number) { return std::to_string(number); });
+      return "an integer " + ShowRange(
+                                 min, max, +[](int64_t number) { return std::to_string(number); });
     case Kind::kBytes:
       return "a size " + ShowRange(min, max, ShowBytes) + ", such as \"64MiB\"";
     case Kind::kDuration:
@@ -324,8 +328,7 @@ std::string DidYouMean(std::string_view word, std::span<const std::string> names
 
 Options CheckSection(const RawSection& section, std::span<const kw_config_field> fields,
                      std::span<const std::string_view> ignored,
-                     const std::map<std::string, std::string>& supplied,
-                     std::vector<ConfigError>* errors) {
+                     const std::map<std::string, std::string>& supplied, std::vector<ConfigError>* errors) {
   std::vector<std::string> known;
   for (const kw_config_field& field : fields) known.emplace_back(field.key);
   for (const RawValue& value : section.values) {
@@ -333,8 +336,8 @@ Options CheckSection(const RawSection& section, std::span<const kw_config_field>
     if (std::find(ignored.begin(), ignored.end(), value.key) != ignored.end()) continue;
     std::vector<std::string> names = known;
     names.insert(names.end(), ignored.begin(), ignored.end());
-    errors->push_back({value.key_place, section.label + "." + value.key + ": unknown key" +
-                                            DidYouMean(value.key, names)});
+    errors->push_back(
+        {value.key_place, section.label + "." + value.key + ": unknown key" + DidYouMean(value.key, names)});
   }
   Options options;
   for (const kw_config_field& field : fields) {

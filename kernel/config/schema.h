@@ -65,8 +65,7 @@ class Options {
 //           with an error is left out of the result.
 Options CheckSection(const RawSection& section, std::span<const kw_config_field> fields,
                      std::span<const std::string_view> ignored,
-                     const std::map<std::string, std::string>& supplied,
-                     std::vector<ConfigError>* errors);
+                     const std::map<std::string, std::string>& supplied, std::vector<ConfigError>* errors);
 
 // ", did you mean X?" for the nearest of `names`, or empty if none is near.
 std::string DidYouMean(std::string_view word, std::span<const std::string> names);

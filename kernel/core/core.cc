@@ -26,16 +26,15 @@ Core::Core(CoreConfig config, CoreDeps deps, Inbox* inbox)
   state_.size = sizeof state_;
   next_proposal_id_ = random_() | 1;
   MetricsRegistry* metrics = deps_.metrics;
-  metric_proposals_committed_ = metrics->Gauge("etcd_server_proposals_committed_total",
-                                               "Index of the last committed entry.");
+  metric_proposals_committed_ =
+      metrics->Gauge("etcd_server_proposals_committed_total", "Index of the last committed entry.");
   metric_proposals_applied_ =
       metrics->Gauge("etcd_server_proposals_applied_total", "Index of the last applied entry.");
   metric_proposals_pending_ =
       metrics->Gauge("etcd_server_proposals_pending", "Proposals that wait to be applied.");
   metric_proposals_failed_ =
       metrics->Counter("etcd_server_proposals_failed_total", "Proposals that failed or timed out.");
-  metric_leader_changes_ =
-      metrics->Counter("etcd_server_leader_changes_seen_total", "Leader changes seen.");
+  metric_leader_changes_ = metrics->Counter("etcd_server_leader_changes_seen_total", "Leader changes seen.");
   metric_has_leader_ = metrics->Gauge("etcd_server_has_leader", "1 if a leader is known.");
   metric_is_leader_ = metrics->Gauge("etcd_server_is_leader", "1 if this member leads.");
   metric_is_learner_ = metrics->Gauge("etcd_server_is_learner", "1 if this member is a learner.");
@@ -49,8 +48,7 @@ Core::Core(CoreConfig config, CoreDeps deps, Inbox* inbox)
   metric_watchers_ = metrics->Gauge("etcd_debugging_mvcc_watcher_total", "Open watches.");
   metric_puts_ = metrics->Counter("etcd_mvcc_put_total", "Puts applied, those of transactions too.");
   metric_ranges_ = metrics->Counter("etcd_mvcc_range_total", "Ranges served.");
-  metric_db_bytes_ =
-      metrics->Gauge("etcd_mvcc_db_total_size_in_bytes", "Bytes of the engine on disk.");
+  metric_db_bytes_ = metrics->Gauge("etcd_mvcc_db_total_size_in_bytes", "Bytes of the engine on disk.");
   metric_db_bytes_in_use_ =
       metrics->Gauge("etcd_mvcc_db_total_size_in_use_in_bytes", "Bytes of the engine in use.");
   Set(metrics->Gauge("etcd_server_quota_backend_bytes", "The quota of the engine."),
@@ -149,26 +147,24 @@ void Core::DrainRaft() {
     OnReadStates(output.reads);
     for (const raft::LogRead& read : output.log_reads) {
       auto entries = std::make_shared<std::vector<raft::Entry>>();
-      deps_.executor->Submit(
+      OnLane(
           Lane::kRead,
-          std::make_unique<FunctionJob>(
-              [this, read, entries] {
-                kw_log_batch* batch = nullptr;
-                kw_error error{};
-                error.size = sizeof error;
-                if (deps_.log->read(deps_.log_plugin, read.begin, read.end, read.bytes_max, &batch,
-                                    &error) != KW_OK) {
-                  return;  // Truncated meanwhile: Raft finds out and sends a snapshot.
-                }
-                for (size_t i = 0; i < batch->entry_count; ++i) {
-                  const kw_log_entry& entry = batch->entries[i];
-                  entries->push_back({entry.index, entry.term,
-                                      static_cast<raft::EntryKind>(entry.kind), entry.crc32c,
-                                      SharedBytes::Copy(ToView(entry.data))});
-                }
-                batch->release(batch);
-              },
-              [this, read, entries] { raft_->OnLogRead(read.peer, read.begin, std::move(*entries)); }));
+          [this, read, entries] {
+            kw_log_batch* batch = nullptr;
+            kw_error error{};
+            error.size = sizeof error;
+            if (deps_.log->read(deps_.log_plugin, read.begin, read.end, read.bytes_max, &batch, &error) !=
+                KW_OK) {
+              return;  // Truncated meanwhile: Raft finds out and sends a snapshot.
+            }
+            for (size_t i = 0; i < batch->entry_count; ++i) {
+              const kw_log_entry& entry = batch->entries[i];
+              entries->push_back({entry.index, entry.term, static_cast<raft::EntryKind>(entry.kind),
+                                  entry.crc32c, SharedBytes::Copy(ToView(entry.data))});
+            }
+            batch->release(batch);
+          },
+          [this, read, entries] { raft_->OnLogRead(read.peer, read.begin, std::move(*entries)); });
     }
     for (raft::NodeId peer : output.snapshots) StartSnapshot(peer);
   }
@@ -203,8 +199,7 @@ void Core::OnRoleMayHaveChanged() {
       }
       for (const auto& [id, forward] : lease_forwards_) SendLeaseQuery(id, forward);
     } else if (last_leader_ != 0) {
-      Log(deps_.logger, KW_LOG_WARN, "leader_lost",
-          {{"leader", HexId(last_leader_)}, {"term", term}});
+      Log(deps_.logger, KW_LOG_WARN, "leader_lost", {{"leader", HexId(last_leader_)}, {"term", term}});
     }
   }
   last_role_ = role;
@@ -227,9 +222,7 @@ void Core::Tick() {
     ExpireLeases();
     PublishSelf();
     TryHashes();
-    if (std::erase_if(farewells_, [&](const auto& item) {
-          return item.second.until_ms <= now_ms();
-        }) != 0) {
+    if (std::erase_if(farewells_, [&](const auto& item) { return item.second.until_ms <= now_ms(); }) != 0) {
       UpdatePeers();
     }
     std::vector<uint64_t> stalled;

@@ -105,8 +105,8 @@ class Core {
   // A request that became a proposal and waits to be applied.
   struct PendingProposal {
     kw_request* request = nullptr;
-    uint64_t term = 0;       // It was proposed, or sent to the leader, in this term; 0: not yet.
-    std::string member_change;  // KW_REQ_MEMBER_*: encoded once, since an added id is random.
+    uint64_t term = 0;             // It was proposed, or sent to the leader, in this term; 0: not yet.
+    std::string member_change;     // KW_REQ_MEMBER_*: encoded once, since an added id is random.
     int64_t lease = 0, ttl_s = 0;  // LEASE_GRANT: as chosen.
   };
   // A read that waits for its ReadIndex, or for apply to reach it, or for the engine.
@@ -169,10 +169,13 @@ class Core {
   void ForwardLease(kw_request* request);
   void SendLeaseQuery(uint64_t id, const LeaseForward& forward);
   void RunMemberList(kw_request* request);
+  // `run` on the lane, then `finish` on [core].
+  void OnLane(Lane lane, std::function<void()> run, std::function<void()> finish) {
+    deps_.executor->Submit(lane, std::make_unique<FunctionJob>(std::move(run), std::move(finish)));
+  }
   // Reads records by revision on a reader, then calls done on [core] with one for each (without a
   // value: absent).
-  void ReadRecords(std::vector<mvcc::Revision> revisions,
-                   std::function<void(std::vector<SharedBytes>)> done);
+  void ReadRecords(std::vector<mvcc::Revision> revisions, std::function<void(std::vector<SharedBytes>)> done);
   // Counts a read of the engine, so that what it may need is not deleted meanwhile.
   uint64_t BeginEngineRead();
   void EndEngineRead(uint64_t ticket);
@@ -231,8 +234,7 @@ class Core {
   bool ReadEngine(std::string* error, std::optional<Identity>* identity, std::optional<Applied>* applied,
                   bool* installing);
   bool RestoreFromEngine(std::string* error);
-  bool RestoreItem(uint32_t table, std::string_view key, std::string_view value,
-                   Membership* membership);
+  bool RestoreItem(uint32_t table, std::string_view key, std::string_view value, Membership* membership);
   bool ReadLog(const kw_log_bounds& bounds, std::vector<raft::Entry>* entries, std::string* error);
   bool WriteIdentity(std::string* error);
   void StartRaft(raft::InitialState initial);
@@ -244,7 +246,7 @@ class Core {
 
   // Who we are.
   Identity identity_;
-  bool joining_ = false;  // No member id yet: a running cluster has to name us.
+  bool joining_ = false;   // No member id yet: a running cluster has to name us.
   bool adopting_ = false;  // It has, and that is being made durable.
   std::vector<std::string> self_peer_urls_;
   std::map<uint64_t, uint64_t> incarnations_seen_;  // Of members, before they have published theirs.
@@ -255,7 +257,7 @@ class Core {
     Member member;
     uint64_t until_ms = 0;
   };
-  std::map<uint64_t, Farewell> farewells_;          // Removed members that are still to be told.
+  std::map<uint64_t, Farewell> farewells_;  // Removed members that are still to be told.
 
   // Replicated state.
   LeaseTable leases_;
@@ -268,13 +270,13 @@ class Core {
   std::unique_ptr<watch::WatchHub> hub_;
 
   // Proposals.
-  std::string batch_;           // Encoded, not yet proposed.
+  std::string batch_;                // Encoded, not yet proposed.
   std::vector<uint64_t> batch_ids_;  // Of pending_, in batch_.
   uint64_t next_proposal_id_ = 1;
   absl::flat_hash_map<uint64_t, PendingProposal> pending_;
-  std::deque<uint64_t> unsent_;                              // Ids of pending_ with term 0.
-  std::deque<std::pair<uint64_t, uint64_t>> deadlines_;      // (ms, id) ascending.
-  uint64_t applied_term_ = 0;                                // Of the last applied entry.
+  std::deque<uint64_t> unsent_;                          // Ids of pending_ with term 0.
+  std::deque<std::pair<uint64_t, uint64_t>> deadlines_;  // (ms, id) ascending.
+  uint64_t applied_term_ = 0;                            // Of the last applied entry.
   size_t waiting_requests_ = 0;
   bool publish_sent_ = false;
   uint64_t publish_ms_ = 0;
@@ -282,31 +284,31 @@ class Core {
   uint64_t move_leader_deadline_ms_ = 0, move_leader_target_ = 0;
 
   // Reads.
-  ReadBatch gathering_;                      // Not yet asked for.
-  std::optional<ReadBatch> asked_;           // Its ReadIndex is under way.
-  std::deque<ReadBatch> confirmed_;          // Wait for apply, ascending index.
-  std::vector<kw_request*> held_;            // While a snapshot is being installed.
+  ReadBatch gathering_;                            // Not yet asked for.
+  std::optional<ReadBatch> asked_;                 // Its ReadIndex is under way.
+  std::deque<ReadBatch> confirmed_;                // Wait for apply, ascending index.
+  std::vector<kw_request*> held_;                  // While a snapshot is being installed.
   std::deque<std::unique_ptr<RangeTask>> ranges_;  // With more slices to do.
   uint64_t next_read_context_ = 1;
-  uint64_t read_retry_tick_ = 0;             // Not before this tick.
+  uint64_t read_retry_tick_ = 0;  // Not before this tick.
   uint64_t next_query_id_ = 1;
   std::map<uint64_t, LeaseForward> lease_forwards_;
   uint64_t next_read_ticket_ = 1;
-  std::set<uint64_t> engine_reads_;          // Tickets of reads under way.
+  std::set<uint64_t> engine_reads_;  // Tickets of reads under way.
 
   // Apply.
   std::vector<mvcc::Revision> missing_;  // Scratch.
-  uint64_t apply_position_ = 0;   // Proposals done of the entry that apply stands at.
-  bool apply_waiting_ = false;    // For records from the engine.
+  uint64_t apply_position_ = 0;          // Proposals done of the entry that apply stands at.
+  bool apply_waiting_ = false;           // For records from the engine.
   bool watch_read_active_ = false;
-  uint64_t install_epoch_ = 0;    // Counts snapshots installed: older engine reads are void.
+  uint64_t install_epoch_ = 0;  // Counts snapshots installed: older engine reads are void.
 
   // Engine and log.
   std::unique_ptr<StoreBatch> unwritten_;
   bool store_busy_ = false;
   size_t writing_bytes_ = 0;
   uint64_t unwritten_since_ms_ = 0;
-  uint64_t stored_index_ = 0;       // The engine has everything up to it, durably.
+  uint64_t stored_index_ = 0;         // The engine has everything up to it, durably.
   std::deque<uint32_t> entry_bytes_;  // Of the last applied entries, from entry_bytes_from_ on.
   uint64_t entry_bytes_from_ = 0, entry_bytes_total_ = 0;
   bool compacted_saved_ = true;

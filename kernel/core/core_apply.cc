@@ -15,8 +15,8 @@ constexpr uint64_t kFarewellMs = 60'000;
 }  // namespace
 
 void Core::ApplyCommitted() {
-  while (!failed_ && !apply_waiting_ && !needs_snapshot_ &&
-         raft_->applied_index() < raft_->commit_index() && unwritten_->bytes() + writing_bytes_ < kUnstoredBytesMax) {
+  while (!failed_ && !apply_waiting_ && !needs_snapshot_ && raft_->applied_index() < raft_->commit_index() &&
+         unwritten_->bytes() + writing_bytes_ < kUnstoredBytesMax) {
     const raft::Entry entry = raft_->EntryAt(raft_->applied_index() + 1);
     if (!ApplyEntry(entry)) return;
   }
@@ -73,20 +73,18 @@ bool Core::Prefetch(std::vector<mvcc::Revision> missing) {
   if (missing.empty()) return true;
   apply_waiting_ = true;
   std::vector<mvcc::Revision> revisions = missing;
-  ReadRecords(std::move(missing),
-              [this, revisions = std::move(revisions),
-               epoch = install_epoch_](std::vector<SharedBytes> records) {
-                if (epoch != install_epoch_) return;
-                apply_waiting_ = false;
-                if (failed_) return;
-                for (size_t i = 0; i < revisions.size(); ++i) {
-                  if (!records[i].has_value()) {
-                    return Fatal("revision " + std::to_string(revisions[i].main) +
-                                 " is missing from the store");
-                  }
-                  mvcc_->Provide(revisions[i], std::move(records[i]));
-                }
-              });
+  ReadRecords(std::move(missing), [this, revisions = std::move(revisions),
+                                   epoch = install_epoch_](std::vector<SharedBytes> records) {
+    if (epoch != install_epoch_) return;
+    apply_waiting_ = false;
+    if (failed_) return;
+    for (size_t i = 0; i < revisions.size(); ++i) {
+      if (!records[i].has_value()) {
+        return Fatal("revision " + std::to_string(revisions[i].main) + " is missing from the store");
+      }
+      mvcc_->Provide(revisions[i], std::move(records[i]));
+    }
+  });
   return false;
 }
 

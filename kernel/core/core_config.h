@@ -20,16 +20,16 @@ namespace keyway::core {
 struct CoreConfig {
   std::string name;
   std::string cluster_token = "keyway-cluster";
-  bool join_existing = false;                   // Wait for a running cluster to name us.
-  std::vector<InitialMember> initial_members;   // With this node; peer URLs as configured.
+  bool join_existing = false;                  // Wait for a running cluster to name us.
+  std::vector<InitialMember> initial_members;  // With this node; peer URLs as configured.
   std::vector<std::string> advertise_client_urls;
-  uint32_t tick_ms = 100;                       // One heartbeat.
+  uint32_t tick_ms = 100;  // One heartbeat.
   uint32_t election_ticks = 10;
   size_t request_bytes_max = 1536u << 10;
   size_t txn_ops_max = 128;
   size_t cache_bytes = 64u << 20;
-  uint64_t quota_bytes = 2ull << 30;            // Reported; 0: none.
-  uint64_t log_entries_kept = 5000;             // For followers that lag, beyond what the engine has.
+  uint64_t quota_bytes = 2ull << 30;  // Reported; 0: none.
+  uint64_t log_entries_kept = 5000;   // For followers that lag, beyond what the engine has.
   uint64_t random_seed = 1;
 };
 

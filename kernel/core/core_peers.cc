@@ -22,6 +22,17 @@ std::string Joined(const std::vector<std::string>& parts) {
   return out;
 }
 
+// The entry of `id` in what is remembered by sender. Ids come from the network, so what is kept of
+// those that are no members is bounded: at the bound they are all forgotten.
+template <typename Map>
+uint64_t& Remembered(Map* map, uint64_t id, const Membership& membership) {
+  constexpr size_t kSendersMax = 1024;
+  if (map->size() >= kSendersMax && !map->contains(id)) {
+    std::erase_if(*map, [&](const auto& item) { return membership.Find(item.first) == nullptr; });
+  }
+  return (*map)[id];
+}
+
 }  // namespace
 
 std::string Core::Frame(FrameKind kind, uint64_t to) const {
@@ -52,10 +63,11 @@ void Core::SendRaft(const raft::Message& message) {
   SendFrame(message.to, bulk ? KW_LANE_BULK : KW_LANE_CONTROL, frame);
 }
 
-// ---- who the peers are ------------------------------------------------------------------------------
+// ---- who the peers are
+// ------------------------------------------------------------------------------
 
-// Tells the transport whom to connect to: the members as we know them, and those that a peer named and
-// we have not applied yet.
+// Tells the transport whom to connect to: the members as we know them, and those that a peer named
+// and we have not applied yet.
 void Core::UpdatePeers() {
   std::map<uint64_t, std::vector<std::string>> peers;
   for (const auto& [id, member] : hello_members_) {
@@ -98,7 +110,7 @@ void Core::SendHello(uint64_t peer) {
 }
 
 void Core::Refuse(uint64_t peer, std::string_view reason) {
-  uint64_t& told_ms = refused_ms_[peer];
+  uint64_t& told_ms = Remembered(&refused_ms_, peer, membership_);
   if (told_ms != 0 && now_ms() < told_ms + 1000) return;
   told_ms = now_ms();
   Log(deps_.logger, KW_LOG_WARN, "peer_refused", {{"peer", HexId(peer)}, {"reason", reason}});
@@ -117,19 +129,21 @@ bool Core::CheckSender(const FrameHeader& header) {
   const Member* member = membership_.Find(header.from);
   uint64_t known = member == nullptr ? 0 : member->incarnation;
   if (known == 0) {
-    uint64_t& seen = incarnations_seen_[header.from];
+    uint64_t& seen = Remembered(&incarnations_seen_, header.from, membership_);
     if (seen == 0) seen = header.incarnation;
     known = seen;
   }
   if (known == header.incarnation) return true;
-  Refuse(header.from,
-         "member " + HexId(header.from) +
-             " comes with another data directory than before: the old one was emptied or replaced. It may "
-             "have voted and acknowledged writes that it no longer knows, so it cannot take part under "
-             "this id. Replace it: `keywayctl member remove " +
-             HexId(header.from) +
-             "`, `keywayctl member add`, then start it with an empty data directory and [cluster] state = "
-             "\"existing\"");
+  Refuse(header.from, "member " + HexId(header.from) +
+                          " comes with another data directory than before: the old one was emptied "
+                          "or replaced. It may "
+                          "have voted and acknowledged writes that it no longer knows, so it "
+                          "cannot take part under "
+                          "this id. Replace it: `keywayctl member remove " +
+                          HexId(header.from) +
+                          "`, `keywayctl member add`, then start it with an empty data directory "
+                          "and [cluster] state = "
+                          "\"existing\"");
   return false;
 }
 
@@ -146,7 +160,7 @@ void Core::OnFrame(uint64_t peer, std::string_view bytes) {
     return;
   }
   if (header.cluster_id != identity_.cluster_id) {
-    uint64_t& told_ms = refused_ms_[peer];
+    uint64_t& told_ms = Remembered(&refused_ms_, peer, membership_);
     if (told_ms == 0 || now_ms() >= told_ms + 10000) {
       told_ms = now_ms();
       Log(deps_.logger, KW_LOG_WARN, "peer_of_another_cluster",
@@ -187,7 +201,8 @@ void Core::OnFrame(uint64_t peer, std::string_view bytes) {
   }
 }
 
-// ---- hello and joining ------------------------------------------------------------------------------
+// ---- hello and joining
+// ------------------------------------------------------------------------------
 
 void Core::OnHello(const FrameHeader& header, Reader* reader) {
   const uint64_t our_incarnation = reader->Fixed64();
@@ -203,7 +218,8 @@ void Core::OnHello(const FrameHeader& header, Reader* reader) {
     if (our_incarnation != 0) {
       return Fatal("member " + HexId(header.to) + " at " + Joined(self_peer_urls_) +
                    " has started before, with another data directory. Replace it: `keywayctl member "
-                   "remove " + HexId(header.to) +
+                   "remove " +
+                   HexId(header.to) +
                    "`, `keywayctl member add`, then start it with an empty data directory");
     }
     return Adopt(header, members);
@@ -228,32 +244,31 @@ void Core::Adopt(const FrameHeader& header, const std::vector<Member>& members) 
     auto batch = std::make_shared<StoreBatch>();
     batch->Put(kTableMeta, kMetaIdentity, SharedBytes::Copy(EncodeIdentity(identity_)));
     auto error = std::make_shared<std::string>();
-    deps_.executor->Submit(
-        Lane::kStore, std::make_unique<FunctionJob>(
-                          [this, batch, error] {
-                            if (batch->WriteTo(deps_.store_plugin, deps_.store, error.get()) != KW_OK &&
-                                error->empty()) {
-                              *error = "no reason given";
-                            }
-                          },
-                          [this, error] {
-                            if (!error->empty()) {
-                              return Fatal("the store cannot be written: " + *error);
-                            }
-                            joining_ = false;
-                            Log(deps_.logger, KW_LOG_INFO, "joined_cluster",
-                                {{"cluster", HexId(identity_.cluster_id)},
-                                 {"member", HexId(identity_.member_id)}});
-                            StartRaft({});
-                            UpdatePeers();
-                          }));
+    OnLane(
+        Lane::kStore,
+        [this, batch, error] {
+          if (batch->WriteTo(deps_.store_plugin, deps_.store, error.get()) != KW_OK && error->empty()) {
+            *error = "no reason given";
+          }
+        },
+        [this, error] {
+          if (!error->empty()) {
+            return Fatal("the store cannot be written: " + *error);
+          }
+          joining_ = false;
+          Log(deps_.logger, KW_LOG_INFO, "joined_cluster",
+              {{"cluster", HexId(identity_.cluster_id)}, {"member", HexId(identity_.member_id)}});
+          StartRaft({});
+          UpdatePeers();
+        });
     return;
   }
   Log(deps_.logger, KW_LOG_WARN, "hello_for_somebody_else",
       {{"from", HexId(header.from)}, {"our_peer_urls", Joined(self_peer_urls_)}});
 }
 
-// ---- proposals of other members --------------------------------------------------------------------
+// ---- proposals of other members
+// --------------------------------------------------------------------
 
 void Core::OnPropose(const FrameHeader& header, Reader* reader) {
   const uint64_t term = reader->Fixed64();

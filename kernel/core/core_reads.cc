@@ -39,8 +39,8 @@ std::vector<SharedBytes> GetRecords(const CoreDeps& deps, const std::vector<mvcc
       mvcc::EncodeRevisionKey(revisions[at + i], key);
       key_slices[i] = ToSlice({key, mvcc::kRevisionKeyBytes});
     }
-    if (deps.store->get(deps.store_plugin, view, kTableRevisions, key_slices.data(), count,
-                        values.data(), &failure) != KW_OK) {
+    if (deps.store->get(deps.store_plugin, view, kTableRevisions, key_slices.data(), count, values.data(),
+                        &failure) != KW_OK) {
       *error = failure.text;
       break;
     }
@@ -50,6 +50,65 @@ std::vector<SharedBytes> GetRecords(const CoreDeps& deps, const std::vector<mvcc
   }
   deps.store->view_close(deps.store_plugin, view);
   return records;
+}
+
+// What a history read found: the changes, and the last revision that they are complete up to.
+struct History {
+  std::vector<mvcc::Change> changes;
+  int64_t reached = 0;
+  std::string error;
+};
+
+// Reads whole revisions of [read.from, read.to) until one of the limits of `read`. [read]
+void ReadHistory(const CoreDeps& deps, const watch::HistoryRead& read, History* out) {
+  kw_error failure{};
+  failure.size = sizeof failure;
+  kw_kv_view* view = nullptr;
+  kw_kv_cursor* cursor = nullptr;
+  char begin[mvcc::kRevisionKeyBytes], end[mvcc::kRevisionKeyBytes];
+  mvcc::EncodeRevisionKey({read.from, 0}, begin);
+  mvcc::EncodeRevisionKey({read.to, 0}, end);
+  if (deps.store->view_open(deps.store_plugin, &view, &failure) != KW_OK) {
+    out->error = failure.text;
+    return;
+  }
+  if (deps.store->cursor_open(deps.store_plugin, view, kTableRevisions, ToSlice({begin, sizeof begin}),
+                              ToSlice({end, sizeof end}), 0, &cursor, &failure) != KW_OK) {
+    out->error = failure.text;
+    deps.store->view_close(deps.store_plugin, view);
+    return;
+  }
+  constexpr size_t kPairs = 64;
+  kw_kv_pair pairs[kPairs];
+  size_t bytes = 0, revisions = 0, count = kPairs;
+  int64_t last = 0;
+  bool full = false;
+  out->reached = read.to - 1;
+  while (!full && count == kPairs) {
+    if (deps.store->cursor_next(deps.store_plugin, cursor, pairs, kPairs, &count, &failure) != KW_OK) {
+      out->error = failure.text;
+      break;
+    }
+    for (size_t i = 0; i < count; ++i) {
+      const mvcc::Revision revision = mvcc::DecodeRevisionKey(ToView(pairs[i].key));
+      if (revision.main != last) {
+        if (bytes >= read.bytes_max || revisions >= read.revisions_max) {
+          out->reached = last;
+          full = true;
+          break;
+        }
+        last = revision.main;
+        ++revisions;
+      }
+      mvcc::Change change;
+      change.revision = revision;
+      change.record = SharedBytes::Copy(ToView(pairs[i].value));
+      bytes += change.record.size();
+      out->changes.push_back(std::move(change));
+    }
+  }
+  deps.store->cursor_close(deps.store_plugin, cursor);
+  deps.store->view_close(deps.store_plugin, view);
 }
 
 }  // namespace
@@ -87,16 +146,14 @@ void Core::OnReadStates(const std::vector<raft::ReadState>& reads) {
     }
     // Not confirmed: ask again with those that came meanwhile, not before the next tick.
     read_retry_tick_ = tick_count_ + 1;
-    batch.requests.insert(batch.requests.end(), gathering_.requests.begin(),
-                          gathering_.requests.end());
+    batch.requests.insert(batch.requests.end(), gathering_.requests.begin(), gathering_.requests.end());
     for (auto& waiter : gathering_.waiters) batch.waiters.push_back(std::move(waiter));
     gathering_ = std::move(batch);
   }
 }
 
 void Core::RunReadyReads() {
-  while (!confirmed_.empty() && !needs_snapshot_ &&
-         confirmed_.front().index <= raft_->applied_index()) {
+  while (!confirmed_.empty() && !needs_snapshot_ && confirmed_.front().index <= raft_->applied_index()) {
     ReadBatch batch = std::move(confirmed_.front());
     confirmed_.pop_front();
     for (kw_request* request : batch.requests) RunRead(request);
@@ -132,8 +189,8 @@ void Core::RunRange(kw_request* request) {
   auto task = std::make_unique<RangeTask>();
   task->request = request;
   task->reply = NewReply();
-  task->reader = std::make_unique<mvcc::RangeReader>(
-      mvcc_.get(), As<kw_range_request>(request).range, task->reply.get());
+  task->reader = std::make_unique<mvcc::RangeReader>(mvcc_.get(), As<kw_range_request>(request).range,
+                                                     task->reply.get());
   ContinueRange(std::move(task));
 }
 
@@ -154,13 +211,13 @@ void Core::ContinueRange(std::unique_ptr<RangeTask> task) {
     case mvcc::RangeReader::Progress::kBlocked: {
       std::shared_ptr<RangeTask> waiting(std::move(task));
       std::vector<mvcc::Revision> missing = waiting->reader->missing();
-      ReadRecords(std::move(missing), [this, waiting, epoch = install_epoch_](
-                                          std::vector<SharedBytes> records) {
-        if (failed_) return Fail(waiting->request, Failure(KW_DETAIL_STOPPED));
-        if (epoch != install_epoch_) return RunRead(waiting->request);  // Replaced by a snapshot.
-        waiting->reader->Resume(std::move(records));
-        ContinueRange(std::make_unique<RangeTask>(std::move(*waiting)));
-      });
+      ReadRecords(std::move(missing),
+                  [this, waiting, epoch = install_epoch_](std::vector<SharedBytes> records) {
+                    if (failed_) return Fail(waiting->request, Failure(KW_DETAIL_STOPPED));
+                    if (epoch != install_epoch_) return RunRead(waiting->request);  // Replaced by a snapshot.
+                    waiting->reader->Resume(std::move(records));
+                    ContinueRange(std::make_unique<RangeTask>(std::move(*waiting)));
+                  });
       return;
     }
   }
@@ -281,8 +338,8 @@ void Core::OnLeaseQuery(const FrameHeader& header, Reader* reader) {
     const int64_t now = static_cast<int64_t>(now_ms());
     std::string head = Frame(FrameKind::kLeaseAnswer, from);
     PutFixed64(&head, query);
-    PutFixed64(&head, static_cast<uint64_t>(renew ? leases_.Renew(lease, now)
-                                                  : leases_.Remaining(lease, now)));
+    PutFixed64(&head,
+               static_cast<uint64_t>(renew ? leases_.Renew(lease, now) : leases_.Remaining(lease, now)));
     PutFixed64(&head, static_cast<uint64_t>(leases_.GrantedTtl(lease)));
     SendFrame(from, KW_LANE_CONTROL, head);
   });
@@ -322,15 +379,13 @@ void Core::ReadRecords(std::vector<mvcc::Revision> revisions,
   auto work = std::make_shared<Work>();
   work->revisions = std::move(revisions);
   const uint64_t ticket = BeginEngineRead();
-  deps_.executor->Submit(
-      Lane::kRead,
-      std::make_unique<FunctionJob>(
-          [this, work] { work->records = GetRecords(deps_, work->revisions, &work->error); },
-          [this, work, ticket, done = std::move(done)] {
-            EndEngineRead(ticket);
-            if (!work->error.empty()) Fatal("the store cannot be read: " + work->error);
-            done(std::move(work->records));
-          }));
+  OnLane(
+      Lane::kRead, [this, work] { work->records = GetRecords(deps_, work->revisions, &work->error); },
+      [this, work, ticket, done = std::move(done)] {
+        EndEngineRead(ticket);
+        if (!work->error.empty()) Fatal("the store cannot be read: " + work->error);
+        done(std::move(work->records));
+      });
 }
 
 // Reads for watches that are behind: old changes, and their previous records.
@@ -348,77 +403,16 @@ void Core::StartWatchReads() {
   std::optional<watch::HistoryRead> read = hub_->NextHistoryRead();
   if (!read.has_value()) return;
   watch_read_active_ = true;
-  struct Work {
-    std::vector<mvcc::Change> changes;
-    int64_t reached = 0;
-    std::string error;
-  };
-  auto work = std::make_shared<Work>();
+  auto history = std::make_shared<History>();
   const uint64_t ticket = BeginEngineRead();
-  deps_.executor->Submit(
-      Lane::kRead,
-      std::make_unique<FunctionJob>(
-          [this, work, read = *read] {
-            kw_error failure{};
-            failure.size = sizeof failure;
-            kw_kv_view* view = nullptr;
-            kw_kv_cursor* cursor = nullptr;
-            char begin[mvcc::kRevisionKeyBytes], end[mvcc::kRevisionKeyBytes];
-            mvcc::EncodeRevisionKey({read.from, 0}, begin);
-            mvcc::EncodeRevisionKey({read.to, 0}, end);
-            if (deps_.store->view_open(deps_.store_plugin, &view, &failure) != KW_OK) {
-              work->error = failure.text;
-              return;
-            }
-            if (deps_.store->cursor_open(deps_.store_plugin, view, kTableRevisions,
-                                         ToSlice({begin, sizeof begin}), ToSlice({end, sizeof end}), 0,
-                                         &cursor, &failure) != KW_OK) {
-              work->error = failure.text;
-              deps_.store->view_close(deps_.store_plugin, view);
-              return;
-            }
-            size_t bytes = 0, revisions = 0;
-            int64_t last = 0;
-            bool full = false;
-            work->reached = read.to - 1;
-            while (!full) {
-              kw_kv_pair pairs[64];
-              size_t count = 0;
-              if (deps_.store->cursor_next(deps_.store_plugin, cursor, pairs, 64, &count, &failure) !=
-                  KW_OK) {
-                work->error = failure.text;
-                break;
-              }
-              for (size_t i = 0; i < count; ++i) {
-                const mvcc::Revision revision = mvcc::DecodeRevisionKey(ToView(pairs[i].key));
-                if (revision.main != last) {
-                  if (bytes >= read.bytes_max || revisions >= read.revisions_max) {
-                    work->reached = last;
-                    full = true;
-                    break;
-                  }
-                  last = revision.main;
-                  ++revisions;
-                }
-                mvcc::Change change;
-                change.revision = revision;
-                change.record = SharedBytes::Copy(ToView(pairs[i].value));
-                bytes += change.record.size();
-                work->changes.push_back(std::move(change));
-              }
-              if (count < 64) break;
-            }
-            deps_.store->cursor_close(deps_.store_plugin, cursor);
-            deps_.store->view_close(deps_.store_plugin, view);
-          },
-          [this, work, ticket, epoch = install_epoch_] {
-            watch_read_active_ = false;
-            EndEngineRead(ticket);
-            if (!work->error.empty()) return Fatal("the store cannot be read: " + work->error);
-            if (!failed_ && epoch == install_epoch_) {
-              hub_->OnHistory(std::move(work->changes), work->reached);
-            }
-          }));
+  auto run = [this, history, read = *read] { ReadHistory(deps_, read, history.get()); };
+  auto finish = [this, history, ticket, epoch = install_epoch_] {
+    watch_read_active_ = false;
+    EndEngineRead(ticket);
+    if (!history->error.empty()) return Fatal("the store cannot be read: " + history->error);
+    if (!failed_ && epoch == install_epoch_) hub_->OnHistory(std::move(history->changes), history->reached);
+  };
+  OnLane(Lane::kRead, std::move(run), std::move(finish));
 }
 
 }  // namespace keyway::core

@@ -23,8 +23,8 @@ constexpr const char* kReplaceHint =
 
 }  // namespace
 
-bool Core::ReadEngine(std::string* error, std::optional<Identity>* identity,
-                      std::optional<Applied>* applied, bool* installing) {
+bool Core::ReadEngine(std::string* error, std::optional<Identity>* identity, std::optional<Applied>* applied,
+                      bool* installing) {
   bool sound = true;
   bool scanned = ScanTable(deps_, kTableMeta, error, [&](std::string_view key, std::string_view value) {
     if (key == kMetaIdentity) {
@@ -43,8 +43,7 @@ bool Core::ReadEngine(std::string* error, std::optional<Identity>* identity,
   return sound;
 }
 
-bool Core::RestoreItem(uint32_t table, std::string_view key, std::string_view value,
-                       Membership* membership) {
+bool Core::RestoreItem(uint32_t table, std::string_view key, std::string_view value, Membership* membership) {
   switch (table) {
     case kTableLeases: {
       Reader reader(value);
@@ -98,14 +97,13 @@ bool Core::ReadLog(const kw_log_bounds& bounds, std::vector<raft::Entry>* entrie
     }
     for (size_t i = 0; i < batch->entry_count; ++i) {
       const kw_log_entry& entry = batch->entries[i];
-      if (entry.index != next ||
-          kw_crc32c(0, entry.data.ptr, entry.data.len) != entry.crc32c) {
+      if (entry.index != next || kw_crc32c(0, entry.data.ptr, entry.data.len) != entry.crc32c) {
         *error = "log entry " + std::to_string(next) + " is not what was written" + kReplaceHint;
         batch->release(batch);
         return false;
       }
-      entries->push_back({entry.index, entry.term, static_cast<raft::EntryKind>(entry.kind),
-                          entry.crc32c, SharedBytes::Copy(ToView(entry.data))});
+      entries->push_back({entry.index, entry.term, static_cast<raft::EntryKind>(entry.kind), entry.crc32c,
+                          SharedBytes::Copy(ToView(entry.data))});
       ++next;
     }
     const bool empty = batch->entry_count == 0;
@@ -213,8 +211,10 @@ bool Core::Recover(std::string* error) {
     return true;
   }
   if (log_empty && applied.has_value() && applied->index > 0) {
-    *error = std::string("the log is empty, but the store is not: the log was lost, and with it votes "
-                         "and acknowledged entries") + kReplaceHint;
+    *error = std::string(
+                 "the log is empty, but the store is not: the log was lost, and with it votes "
+                 "and acknowledged entries") +
+             kReplaceHint;
     return false;
   }
   if (log_empty && !applied.has_value() && !config_.join_existing && !installing) {

@@ -85,8 +85,8 @@ void Core::Admit(kw_request* request) {
     }
     case KW_REQ_TXN: {
       const auto& txn = As<kw_txn_request>(request);
-      Outcome outcome = mvcc::Mvcc::CheckTxn(txn.txn, (txn.txn_flags & KW_TXN_PLAIN) != 0,
-                                             config_.txn_ops_max);
+      Outcome outcome =
+          mvcc::Mvcc::CheckTxn(txn.txn, (txn.txn_flags & KW_TXN_PLAIN) != 0, config_.txn_ops_max);
       if (!outcome.ok()) return Fail(request, outcome);
       if (!IsReadOnly(txn.txn)) return Propose(request);
       return serializable ? RunRead(request) : QueueRead(request);
@@ -192,8 +192,7 @@ bool Core::EncodeProposal(uint64_t id, PendingProposal* pending, std::string* ou
       EncodeLeaseProposal(origin, id, ProposalKind::kLeaseGrant, pending->lease, pending->ttl_s, out);
       break;
     case KW_REQ_LEASE_REVOKE:
-      EncodeLeaseProposal(origin, id, ProposalKind::kLeaseRevoke, As<kw_lease_request>(request).id, 0,
-                          out);
+      EncodeLeaseProposal(origin, id, ProposalKind::kLeaseRevoke, As<kw_lease_request>(request).id, 0, out);
       break;
     default:
       EncodeMemberProposal(origin, id, ProposalKind::kMemberChange, pending->member_change, out);
@@ -312,8 +311,7 @@ void Core::ProposeMemberChange(uint64_t id, std::string_view proposal, uint64_t 
   Outcome outcome = CheckMemberChange(change);
   if (outcome.ok()) {
     const SharedBytes data = SharedBytes::Copy(proposal);
-    const uint64_t index =
-        change.Reconfigures() ? raft_->ProposeConfiguration(data) : raft_->Propose(data);
+    const uint64_t index = change.Reconfigures() ? raft_->ProposeConfiguration(data) : raft_->Propose(data);
     if (index != 0) return;
     // Not now: an earlier change is under way, or this leader has not committed anything yet.
     if (origin == identity_.member_id) {
@@ -400,8 +398,7 @@ void Core::PublishSelf() {
     return;
   }
   if (self->incarnation != 0 && self->incarnation != identity_.incarnation) {
-    return Fatal("member " + HexId(identity_.member_id) +
-                 " has started before with another data directory");
+    return Fatal("member " + HexId(identity_.member_id) + " has started before with another data directory");
   }
   if (publish_sent_ && now_ms() < publish_ms_ + 1000) return;
   publish_sent_ = true;

@@ -34,8 +34,7 @@ void Core::PumpSnapshot(uint64_t peer) {
   auto at = senders_.find(peer);
   if (at == senders_.end()) return;
   SnapshotSender& sender = *at->second;
-  if (sender.reading || sender.done ||
-      sender.next_chunk - sender.acknowledged >= kSnapshotChunksInflight) {
+  if (sender.reading || sender.done || sender.next_chunk - sender.acknowledged >= kSnapshotChunksInflight) {
     return;
   }
   struct Work {
@@ -46,35 +45,34 @@ void Core::PumpSnapshot(uint64_t peer) {
   sender.reading = true;
   const bool open = sender.next_chunk == 0;
   const uint64_t ticket = BeginEngineRead();
-  deps_.executor->Submit(
+  OnLane(
       Lane::kRead,
-      std::make_unique<FunctionJob>(
-          [work, reader = sender.reader, open] {
-            work->ok = (!open || reader->Open()) && reader->Next(&work->items, &work->last);
-          },
-          [this, work, peer, ticket, id = sender.id, reader = sender.reader] {
-            EndEngineRead(ticket);
-            auto at = senders_.find(peer);
-            if (failed_ || at == senders_.end() || at->second->id != id) return;
-            SnapshotSender& sender = *at->second;
-            sender.reading = false;
-            if (!work->ok) {
-              Log(deps_.logger, KW_LOG_WARN, "snapshot_send_failed",
-                  {{"to", HexId(peer)}, {"reason", reader->error()}});
-              return EndSnapshot(peer, 0);
-            }
-            sender.applied = reader->applied();
-            std::string head = Frame(FrameKind::kSnapshotChunk, peer);
-            PutFixed64(&head, raft_->term());
-            PutFixed64(&head, sender.next_chunk++);
-            head.push_back(work->last ? 1 : 0);
-            PutBytes(&head, EncodeApplied(sender.applied));
-            PutFixed32(&head, kw_crc32c(0, work->items.data(), work->items.size()));
-            sender.done = work->last;
-            sender.progress_ms = now_ms();
-            SendFrame(peer, KW_LANE_BULK, head, work->items);
-            PumpSnapshot(peer);
-          }));
+      [work, reader = sender.reader, open] {
+        work->ok = (!open || reader->Open()) && reader->Next(&work->items, &work->last);
+      },
+      [this, work, peer, ticket, id = sender.id, reader = sender.reader] {
+        EndEngineRead(ticket);
+        auto at = senders_.find(peer);
+        if (failed_ || at == senders_.end() || at->second->id != id) return;
+        SnapshotSender& sender = *at->second;
+        sender.reading = false;
+        if (!work->ok) {
+          Log(deps_.logger, KW_LOG_WARN, "snapshot_send_failed",
+              {{"to", HexId(peer)}, {"reason", reader->error()}});
+          return EndSnapshot(peer, 0);
+        }
+        sender.applied = reader->applied();
+        std::string head = Frame(FrameKind::kSnapshotChunk, peer);
+        PutFixed64(&head, raft_->term());
+        PutFixed64(&head, sender.next_chunk++);
+        head.push_back(work->last ? 1 : 0);
+        PutBytes(&head, EncodeApplied(sender.applied));
+        PutFixed32(&head, kw_crc32c(0, work->items.data(), work->items.size()));
+        sender.done = work->last;
+        sender.progress_ms = now_ms();
+        SendFrame(peer, KW_LANE_BULK, head, work->items);
+        PumpSnapshot(peer);
+      });
 }
 
 void Core::OnSnapshotAck(const FrameHeader& header, Reader* reader) {
@@ -153,14 +151,14 @@ void Core::OnSnapshotChunk(const FrameHeader& header, Reader* reader) {
     return SendSnapshotAck(header.from, raft_->applied_index(), kSnapshotInstalled, true);
   }
   if (chunk == 0) {
-    if (install_.has_value() && install_->from == header.from &&
-        install_->applied.index == applied->index && install_->next_chunk > 0) {
+    if (install_.has_value() && install_->from == header.from && install_->applied.index == applied->index &&
+        install_->next_chunk > 0) {
       return;  // A duplicate.
     }
     BeginInstall(header.from, *applied);
   }
-  if (!install_.has_value() || install_->from != header.from ||
-      install_->applied.index != applied->index || install_->next_chunk != chunk) {
+  if (!install_.has_value() || install_->from != header.from || install_->applied.index != applied->index ||
+      install_->next_chunk != chunk) {
     return SendSnapshotAck(header.from, applied->index, chunk, false);
   }
   ++install_->next_chunk;
@@ -173,8 +171,8 @@ void Core::OnSnapshotChunk(const FrameHeader& header, Reader* reader) {
     const uint32_t table = rest.Byte();
     const std::string_view key = rest.Bytes();
     const std::string_view value = rest.Bytes();
-    if (!rest.ok() || key.empty() || key.size() > 16 || table == kTableMeta ||
-        table >= KW_KV_TABLE_COUNT || !RestoreItem(table, key, value, &install_->membership)) {
+    if (!rest.ok() || key.empty() || key.size() > 16 || table == kTableMeta || table >= KW_KV_TABLE_COUNT ||
+        !RestoreItem(table, key, value, &install_->membership)) {
       return AbandonInstall();
     }
     batch->Put(table, key, SharedBytes::Copy(value));
@@ -188,21 +186,19 @@ void Core::OnSnapshotChunk(const FrameHeader& header, Reader* reader) {
     std::string error;
   };
   auto result = std::make_shared<Result>();
-  deps_.executor->Submit(
+  OnLane(
       Lane::kStore,
-      std::make_unique<FunctionJob>(
-          [this, batch, result] {
-            result->code = batch->WriteTo(deps_.store_plugin, deps_.store, &result->error);
-          },
-          [this, result, chunk, last, epoch = install_epoch_, from = header.from,
-           index = applied->index] {
-            if (result->code != KW_OK) {
-              return Fatal("the store cannot be written: " + result->error);
-            }
-            if (failed_ || !install_.has_value() || epoch != install_epoch_) return;
-            if (last) return FinishInstall();
-            SendSnapshotAck(from, index, chunk, true);
-          }));
+      [this, batch, result] {
+        result->code = batch->WriteTo(deps_.store_plugin, deps_.store, &result->error);
+      },
+      [this, result, chunk, last, epoch = install_epoch_, from = header.from, index = applied->index] {
+        if (result->code != KW_OK) {
+          return Fatal("the store cannot be written: " + result->error);
+        }
+        if (failed_ || !install_.has_value() || epoch != install_epoch_) return;
+        if (last) return FinishInstall();
+        SendSnapshotAck(from, index, chunk, true);
+      });
 }
 
 void Core::FinishInstall() {

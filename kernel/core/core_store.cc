@@ -13,9 +13,9 @@ namespace keyway::core {
 namespace {
 
 constexpr size_t kCompactKeysPerTurn = 2000;
-constexpr uint64_t kWriteAfterMs = 1000;          // At the latest, when there is anything.
-constexpr uint64_t kLogBytesKept = 64u << 20;     // Beyond what the engine has.
-constexpr uint64_t kTruncateSlack = 256;          // Entries; not worth a call below.
+constexpr uint64_t kWriteAfterMs = 1000;       // At the latest, when there is anything.
+constexpr uint64_t kLogBytesKept = 64u << 20;  // Beyond what the engine has.
+constexpr uint64_t kTruncateSlack = 256;       // Entries; not worth a call below.
 
 }  // namespace
 
@@ -63,20 +63,19 @@ void Core::MaybeWriteStore(bool now) {
     std::string error;
   };
   auto result = std::make_shared<Result>();
-  deps_.executor->Submit(
+  OnLane(
       Lane::kStore,
-      std::make_unique<FunctionJob>(
-          [this, batch, result] {
-            result->code = batch->WriteTo(deps_.store_plugin, deps_.store, &result->error);
-          },
-          [this, batch, result, applied, epoch = install_epoch_] {
-            store_busy_ = false;
-            writing_bytes_ = 0;
-            if (result->code != KW_OK) {
-              return Fatal("the store cannot be written: " + result->error);
-            }
-            if (epoch == install_epoch_) OnStoreWritten(applied);
-          }));
+      [this, batch, result] {
+        result->code = batch->WriteTo(deps_.store_plugin, deps_.store, &result->error);
+      },
+      [this, batch, result, applied, epoch = install_epoch_] {
+        store_busy_ = false;
+        writing_bytes_ = 0;
+        if (result->code != KW_OK) {
+          return Fatal("the store cannot be written: " + result->error);
+        }
+        if (epoch == install_epoch_) OnStoreWritten(applied);
+      });
 }
 
 void Core::OnStoreWritten(const Applied& applied) {
@@ -106,8 +105,8 @@ void Core::NoteEntryBytes(uint64_t index, size_t bytes) {
 
 void Core::MaybeTruncateLog() {
   // Keep what followers may still need: a number of entries and of bytes below the applied index.
-  while (!entry_bytes_.empty() && (entry_bytes_.size() > config_.log_entries_kept ||
-                                   entry_bytes_total_ > kLogBytesKept)) {
+  while (!entry_bytes_.empty() &&
+         (entry_bytes_.size() > config_.log_entries_kept || entry_bytes_total_ > kLogBytesKept)) {
     entry_bytes_total_ -= entry_bytes_.front();
     entry_bytes_.pop_front();
     ++entry_bytes_from_;
@@ -181,38 +180,35 @@ void Core::TryHashes() {
     };
     auto work = std::make_shared<Work>();
     const uint64_t ticket = BeginEngineRead();
-    deps_.executor->Submit(
+    OnLane(
         Lane::kRead,
-        std::make_unique<FunctionJob>(
-            [this, work, revision] {
-              ScanTable(deps_, kTableRevisions, &work->error,
-                        [&](std::string_view key, std::string_view record) {
-                          if (mvcc::DecodeRevisionKey(key).main > revision) return false;
-                          work->hash = kw_crc32c(work->hash, key.data(), key.size());
-                          work->hash = kw_crc32c(work->hash, record.data(), record.size());
-                          return true;
-                        });
-            },
-            [this, work, ticket, request, revision, epoch = install_epoch_,
-             current = mvcc_->revision(),
-             compact_revision = mvcc_->compact_revision()] {
-              EndEngineRead(ticket);
-              if (!work->error.empty()) {
-                Fatal("the store cannot be read: " + work->error);
-                return Fail(request, Failure(KW_DETAIL_CORRUPT));
-              }
-              if (failed_ || epoch != install_epoch_) {  // Over what a snapshot has replaced.
-                return Fail(request, Failure(failed_ ? KW_DETAIL_STOPPED : KW_DETAIL_TIMEOUT));
-              }
-              ReplyPtr reply = NewReply();
-              reply->revision = current;
-              kw_hash* hash = reply->arena.New<kw_hash>();
-              hash->hash = work->hash;
-              hash->compact_revision = compact_revision == 0 ? -1 : compact_revision;  // As etcd.
-              hash->hash_revision = revision;
-              reply->hash = hash;
-              Finish(request, std::move(reply));
-            }));
+        [this, work, revision] {
+          ScanTable(deps_, kTableRevisions, &work->error, [&](std::string_view key, std::string_view record) {
+            if (mvcc::DecodeRevisionKey(key).main > revision) return false;
+            work->hash = kw_crc32c(work->hash, key.data(), key.size());
+            work->hash = kw_crc32c(work->hash, record.data(), record.size());
+            return true;
+          });
+        },
+        [this, work, ticket, request, revision, epoch = install_epoch_, current = mvcc_->revision(),
+         compact_revision = mvcc_->compact_revision()] {
+          EndEngineRead(ticket);
+          if (!work->error.empty()) {
+            Fatal("the store cannot be read: " + work->error);
+            return Fail(request, Failure(KW_DETAIL_CORRUPT));
+          }
+          if (failed_ || epoch != install_epoch_) {  // Over what a snapshot has replaced.
+            return Fail(request, Failure(failed_ ? KW_DETAIL_STOPPED : KW_DETAIL_TIMEOUT));
+          }
+          ReplyPtr reply = NewReply();
+          reply->revision = current;
+          kw_hash* hash = reply->arena.New<kw_hash>();
+          hash->hash = work->hash;
+          hash->compact_revision = compact_revision == 0 ? -1 : compact_revision;  // As etcd.
+          hash->hash_revision = revision;
+          reply->hash = hash;
+          Finish(request, std::move(reply));
+        });
   }
 }
 
@@ -226,15 +222,14 @@ bool ScanTable(const CoreDeps& deps, uint32_t table, std::string* error,
     return false;
   }
   kw_kv_cursor* cursor = nullptr;
-  bool going = deps.store->cursor_open(deps.store_plugin, view, table, ToSlice({"\0", 1}), kw_slice{},
-                                       0, &cursor, &failure) == KW_OK;
+  bool going = deps.store->cursor_open(deps.store_plugin, view, table, ToSlice({"\0", 1}), kw_slice{}, 0,
+                                       &cursor, &failure) == KW_OK;
   if (!going) *error = failure.text;
   constexpr size_t kPairs = 256;
   std::vector<kw_kv_pair> pairs(kPairs);
   while (going) {
     size_t count = 0;
-    if (deps.store->cursor_next(deps.store_plugin, cursor, pairs.data(), kPairs, &count, &failure) !=
-        KW_OK) {
+    if (deps.store->cursor_next(deps.store_plugin, cursor, pairs.data(), kPairs, &count, &failure) != KW_OK) {
       *error = failure.text;
       break;
     }

@@ -18,9 +18,9 @@ enum class Lane : uint8_t { kLog, kStore, kRead };
 
 // Kinds of nodes in the core's inbox.
 enum class InboxKind : uint64_t {
-  kRequest = 1,     // A kw_request, through its `kernel` words.
-  kJob = 2,         // A Job that was executed.
-  kCommand = 3,     // A Command.
+  kRequest = 1,  // A kw_request, through its `kernel` words.
+  kJob = 2,      // A Job that was executed.
+  kCommand = 3,  // A Command.
 };
 
 class Job : public InboxNode {

@@ -7,8 +7,7 @@ namespace keyway::core {
 namespace {
 
 kw_log_entry ToAbi(const raft::Entry& entry) {
-  return {entry.index, entry.term, static_cast<uint32_t>(entry.kind), entry.crc32c,
-          entry.data.slice()};
+  return {entry.index, entry.term, static_cast<uint32_t>(entry.kind), entry.crc32c, entry.data.slice()};
 }
 
 }  // namespace
@@ -54,8 +53,8 @@ bool LogWriter::TrySubmit(LogJob* job) {
   call->completion.done = &LogWriter::OnDone;
   const kw_hard_state* hard_state = Gather(call.get());
   outstanding_.fetch_add(1, std::memory_order_relaxed);
-  const int32_t code = store_->try_append(plugin_, call->entries.data(), call->entries.size(),
-                                          hard_state, &call->completion);
+  const int32_t code =
+      store_->try_append(plugin_, call->entries.data(), call->entries.size(), hard_state, &call->completion);
   if (code == KW_PENDING) {
     call.release();  // Complete() frees it, or has done so.
     return true;
@@ -81,8 +80,8 @@ void LogWriter::Start(std::unique_ptr<Call> owned) {
   switch (job->op) {
     case LogJob::Kind::kAppend: {
       const kw_hard_state* hard_state = Gather(call);
-      code = store_->append(plugin_, call->entries.data(), call->entries.size(), hard_state,
-                            &call->completion);
+      code =
+          store_->append(plugin_, call->entries.data(), call->entries.size(), hard_state, &call->completion);
       break;
     }
     case LogJob::Kind::kTruncatePrefix:

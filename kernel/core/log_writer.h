@@ -21,10 +21,10 @@ namespace keyway::core {
 struct LogJob : public Job {
   enum class Kind { kAppend, kTruncatePrefix, kReset };
   Kind op = Kind::kAppend;
-  std::vector<raft::Entry> entries;           // kAppend; kept alive until completed
-  std::optional<kw_hard_state> hard_state;    // kAppend
-  uint64_t index = 0, term = 0;               // kTruncatePrefix: first kept. kReset: base.
-  int32_t code = KW_OK;                       // Result.
+  std::vector<raft::Entry> entries;         // kAppend; kept alive until completed
+  std::optional<kw_hard_state> hard_state;  // kAppend
+  uint64_t index = 0, term = 0;             // kTruncatePrefix: first kept. kReset: base.
+  int32_t code = KW_OK;                     // Result.
   std::string error;
   std::function<void(LogJob*)> on_complete;
 
@@ -67,8 +67,8 @@ class LogWriter {
   const kw_log_store* const store_;
   const std::function<void(LogJob*)> done_;
   std::atomic<int32_t> outstanding_{0};  // Jobs.
-  std::atomic<bool> failing_{false};  // Somebody writes the next two.
-  std::atomic<bool> failed_{false};   // They are written.
+  std::atomic<bool> failing_{false};     // Somebody writes the next two.
+  std::atomic<bool> failed_{false};      // They are written.
   int32_t failed_code_ = KW_OK;
   std::string failed_error_;
 };

@@ -118,8 +118,8 @@ void Node::Stop() {
       InboxNode* next = node->next;
       switch (static_cast<InboxKind>(node->kind)) {
         case InboxKind::kRequest: {
-          auto* request = reinterpret_cast<kw_request*>(reinterpret_cast<char*>(node) -
-                                                        offsetof(kw_request, kernel));
+          auto* request =
+              reinterpret_cast<kw_request*>(reinterpret_cast<char*>(node) - offsetof(kw_request, kernel));
           kw_error error{};
           error.size = sizeof error;
           error.code = KW_UNAVAILABLE;

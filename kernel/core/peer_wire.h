@@ -21,15 +21,15 @@ inline constexpr uint8_t kPeerWireVersion = 1;
 inline constexpr size_t kPeerHeaderBytes = 40;
 
 enum class FrameKind : uint8_t {
-  kHello = 1,         // u64 incarnation known of the receiver (0: none) | bytes members
-  kRefused = 2,       // bytes reason: the receiver is not to take part under this id
-  kRaft = 3,          // raft::EncodeMessage
-  kPropose = 4,       // u64 term | u8 is configuration change | proposals
-  kProposeResult = 5, // u64 proposal id | i32 code | u32 detail: refused by the leader
-  kLeaseQuery = 6,    // u64 query id | u8 renew | i64 lease
-  kLeaseAnswer = 7,   // u64 query id | i32 code | u32 detail | i64 ttl | i64 granted ttl
-  kSnapshotChunk = 8, // see snapshot.h
-  kSnapshotAck = 9,   // u64 snapshot index | u64 chunk | u8 ok
+  kHello = 1,          // u64 incarnation known of the receiver (0: none) | bytes members
+  kRefused = 2,        // bytes reason: the receiver is not to take part under this id
+  kRaft = 3,           // raft::EncodeMessage
+  kPropose = 4,        // u64 term | u8 is configuration change | proposals
+  kProposeResult = 5,  // u64 proposal id | i32 code | u32 detail: refused by the leader
+  kLeaseQuery = 6,     // u64 query id | u8 renew | i64 lease
+  kLeaseAnswer = 7,    // u64 query id | i32 code | u32 detail | i64 ttl | i64 granted ttl
+  kSnapshotChunk = 8,  // see snapshot.h
+  kSnapshotAck = 9,    // u64 snapshot index | u64 chunk | u8 ok
 };
 
 struct FrameHeader {

@@ -31,8 +31,8 @@ void EndProposal(size_t start, std::string* out) {
 void EncodeRange(const kw_range& range, std::string* out) {
   PutBytes(out, ToView(range.key));
   PutBytes(out, ToView(range.end));
-  for (int64_t number : {range.revision, range.limit, range.mod_min, range.mod_max, range.create_min,
-                         range.create_max}) {
+  for (int64_t number :
+       {range.revision, range.limit, range.mod_min, range.mod_max, range.create_min, range.create_max}) {
     PutSigned(out, number);
   }
   out->push_back(static_cast<char>(range.sort_target));

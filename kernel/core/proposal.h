@@ -31,12 +31,12 @@ struct Proposal {
   uint64_t origin = 0;
   uint64_t id = 0;
   ProposalKind kind = ProposalKind::kTxn;
-  bool plain = false;               // kTxn: a put or delete of its own.
-  kw_txn txn{};                     // kTxn; arrays live in the arena, slices in the entry.
-  int64_t revision = 0;             // kCompact
-  int64_t lease = 0, ttl_s = 0;     // kLeaseGrant, kLeaseRevoke, kLeaseExpire
-  uint64_t term = 0;                // kLeaseExpire
-  std::string_view member_change;   // kMemberChange, kBootstrap
+  bool plain = false;              // kTxn: a put or delete of its own.
+  kw_txn txn{};                    // kTxn; arrays live in the arena, slices in the entry.
+  int64_t revision = 0;            // kCompact
+  int64_t lease = 0, ttl_s = 0;    // kLeaseGrant, kLeaseRevoke, kLeaseExpire
+  uint64_t term = 0;               // kLeaseExpire
+  std::string_view member_change;  // kMemberChange, kBootstrap
 };
 
 // Appends one proposal to an entry's bytes. The length prefix is part of it.

@@ -16,19 +16,32 @@ struct NestedTxn {
 
   NestedTxn() {
     cmps[0] = {.key = ToSlice("k"), .value = ToSlice("v"), .target = KW_CMP_VALUE, .relation = KW_CMP_LESS};
-    cmps[1] = {.key = ToSlice("k"), .end = ToSlice("l"), .number = -7, .target = KW_CMP_LEASE,
+    cmps[1] = {.key = ToSlice("k"),
+               .end = ToSlice("l"),
+               .number = -7,
+               .target = KW_CMP_LEASE,
                .relation = KW_CMP_NOT_EQUAL};
-    then_ops[0] = {.kind = KW_OP_PUT, .flags = KW_PUT_PREV_KV, .key = ToSlice("a"), .value = ToSlice("1"),
-                   .lease = 42};
-    range = {.key = ToSlice("b"), .end = ToSlice("c"), .revision = 9, .limit = 3, .mod_max = 8,
-             .sort_target = KW_SORT_MOD, .sort_order = KW_ORDER_DESCEND, .flags = KW_RANGE_KEYS_ONLY};
+    then_ops[0] = {
+        .kind = KW_OP_PUT, .flags = KW_PUT_PREV_KV, .key = ToSlice("a"), .value = ToSlice("1"), .lease = 42};
+    range = {.key = ToSlice("b"),
+             .end = ToSlice("c"),
+             .revision = 9,
+             .limit = 3,
+             .mod_max = 8,
+             .sort_target = KW_SORT_MOD,
+             .sort_order = KW_ORDER_DESCEND,
+             .flags = KW_RANGE_KEYS_ONLY};
     then_ops[1] = {.kind = KW_OP_RANGE, .range = &range};
-    nested_ops[0] = {.kind = KW_OP_DELETE, .flags = KW_DELETE_PREV_KV, .key = ToSlice("d"),
-                     .end = ToSlice("e")};
+    nested_ops[0] = {
+        .kind = KW_OP_DELETE, .flags = KW_DELETE_PREV_KV, .key = ToSlice("d"), .end = ToSlice("e")};
     nested = {.then_ops = nested_ops, .then_count = 1};
     then_ops[2] = {.kind = KW_OP_TXN, .txn = &nested};
     else_ops[0] = {.kind = KW_OP_DELETE, .key = ToSlice("x")};
-    txn = {.cmps = cmps, .then_ops = then_ops, .else_ops = else_ops, .cmp_count = 2, .then_count = 3,
+    txn = {.cmps = cmps,
+           .then_ops = then_ops,
+           .else_ops = else_ops,
+           .cmp_count = 2,
+           .then_count = 3,
            .else_count = 1};
   }
 };

@@ -41,16 +41,15 @@ bool SnapshotReader::Fill() {
   constexpr size_t kTables = sizeof kSnapshotTables / sizeof kSnapshotTables[0];
   while (items_.empty() && table_ < kTables) {
     if (cursor_ == nullptr &&
-        deps_.store->cursor_open(deps_.store_plugin, view_, kSnapshotTables[table_],
-                                 ToSlice({"\0", 1}), kw_slice{}, 0, &cursor_, &failure) != KW_OK) {
+        deps_.store->cursor_open(deps_.store_plugin, view_, kSnapshotTables[table_], ToSlice({"\0", 1}),
+                                 kw_slice{}, 0, &cursor_, &failure) != KW_OK) {
       error_ = failure.text;
       return false;
     }
     constexpr size_t kPairs = 64;
     kw_kv_pair pairs[kPairs];
     size_t count = 0;
-    if (deps_.store->cursor_next(deps_.store_plugin, cursor_, pairs, kPairs, &count, &failure) !=
-        KW_OK) {
+    if (deps_.store->cursor_next(deps_.store_plugin, cursor_, pairs, kPairs, &count, &failure) != KW_OK) {
       error_ = failure.text;
       return false;
     }

@@ -42,7 +42,7 @@ class SnapshotReader {
   const CoreDeps deps_;
   kw_kv_view* view_ = nullptr;
   kw_kv_cursor* cursor_ = nullptr;
-  size_t table_ = 0;  // Of kSnapshotTables.
+  size_t table_ = 0;               // Of kSnapshotTables.
   std::deque<std::string> items_;  // Read, not yet in a chunk.
   Applied applied_;
   std::string error_;
@@ -57,12 +57,12 @@ class SnapshotSender {
   bool Stalled(uint64_t now_ms) const { return !reading && now_ms > progress_ms + 5000; }
 
   std::shared_ptr<SnapshotReader> reader;
-  Applied applied;         // index 0: not open yet.
-  bool reading = false;    // A job has the reader.
-  bool done = false;       // The last chunk was sent.
+  Applied applied;                            // index 0: not open yet.
+  bool reading = false;                       // A job has the reader.
+  bool done = false;                          // The last chunk was sent.
   uint64_t next_chunk = 0, acknowledged = 0;  // Chunks below are acknowledged.
   uint64_t progress_ms = 0;
-  uint64_t id = 0;         // Tells a late job of an earlier transfer to the same peer.
+  uint64_t id = 0;  // Tells a late job of an earlier transfer to the same peer.
 };
 
 }  // namespace keyway::core

@@ -28,7 +28,7 @@ inline constexpr std::string_view kMetaInstalling = "installing";
 
 // Who this data directory belongs to. Never leaves the member (a snapshot skips it).
 struct Identity {
-  uint64_t cluster_id = 0;   // 0: not joined yet.
+  uint64_t cluster_id = 0;  // 0: not joined yet.
   uint64_t member_id = 0;
   uint64_t incarnation = 0;  // Random, of this data directory.
 };

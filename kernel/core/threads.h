@@ -35,7 +35,7 @@ class Threads : public Executor {
   LogWriter* const log_writer_;
   Inbox log_jobs_, store_jobs_;
   std::atomic<int> log_jobs_left_{0};  // Given to the log thread and not yet handed to the store.
-  InboxNode log_stop_, store_stop_;  // kind 0: the last node.
+  InboxNode log_stop_, store_stop_;    // kind 0: the last node.
   absl::Mutex mutex_;
   std::deque<std::unique_ptr<Job>> read_jobs_ ABSL_GUARDED_BY(mutex_);
   bool stopping_ ABSL_GUARDED_BY(mutex_) = false;

@@ -61,8 +61,7 @@ uint64_t RandomSeed() {
   return seed;
 }
 
-core::CoreConfig CoreConfigOf(const Config& config,
-                              const std::vector<std::string>& listen_client_urls) {
+core::CoreConfig CoreConfigOf(const Config& config, const std::vector<std::string>& listen_client_urls) {
   core::CoreConfig core;
   core.name = config.name;
   core.cluster_token = config.cluster_token;
@@ -73,8 +72,8 @@ core::CoreConfig CoreConfigOf(const Config& config,
   core.advertise_client_urls = config.advertise_client_urls;
   if (core.advertise_client_urls.empty()) core.advertise_client_urls = listen_client_urls;
   core.tick_ms = static_cast<uint32_t>(config.heartbeat_ms);
-  core.election_ticks = static_cast<uint32_t>((config.election_ms + config.heartbeat_ms - 1) /
-                                              config.heartbeat_ms);
+  core.election_ticks =
+      static_cast<uint32_t>((config.election_ms + config.heartbeat_ms - 1) / config.heartbeat_ms);
   core.request_bytes_max = config.request_bytes_max;
   core.txn_ops_max = config.txn_ops_max;
   core.cache_bytes = config.cache_bytes;
@@ -87,9 +86,7 @@ core::CoreConfig CoreConfigOf(const Config& config,
 class Daemon {
  public:
   explicit Daemon(const DaemonOptions& options)
-      : options_(options),
-        logger_(&clock_, options.log_level_min, options.log_format),
-        loader_(PluginDir()) {
+      : options_(options), logger_(&clock_, options.log_level_min, options.log_format), loader_(PluginDir()) {
     services_.clock = &clock_;
     services_.logger = &logger_;
     services_.log_level_min = options.log_level_min;
@@ -176,8 +173,8 @@ class Daemon {
   void WarnOfWildcards(const std::vector<std::string>& listen_client_urls) {
     if (!config_.advertise_client_urls.empty()) return;
     for (const std::string& url : listen_client_urls) {
-      const bool is_wildcard = url.find("//0.0.0.0:") != std::string::npos ||
-                               url.find("//[::]:") != std::string::npos;
+      const bool is_wildcard =
+          url.find("//0.0.0.0:") != std::string::npos || url.find("//[::]:") != std::string::npos;
       if (!is_wildcard) continue;
       Log(&logger_, KW_LOG_WARN, "wildcard_url_advertised",
           {{"url", url}, {"hint", "set [node] advertise_client_urls"}});

@@ -67,12 +67,11 @@ TEST(RealClock, FiresWhatIsLeftAtTheEnd) {
 constexpr uint64_t kSomeNs = 1795647541'123456789;  // 2026-11-25T22:59:01.123456789Z
 
 TEST(Logger, ConsoleLine) {
-  const kw_field fields[] = {
-      {"term", ToSlice("3")}, {"why", ToSlice("a \"b\"\n")}, {"none", ToSlice("")}};
-  EXPECT_EQ(FormatLine(LogFormat::kConsole, kSomeNs, KW_LOG_INFO, "core/node.cc:12",
-                       "leader_elected", fields),
-            "2026-11-25T22:59:01.123Z INFO leader_elected term=3 why=\"a \\\"b\\\"\\n\" none=\"\" "
-            "caller=core/node.cc:12");
+  const kw_field fields[] = {{"term", ToSlice("3")}, {"why", ToSlice("a \"b\"\n")}, {"none", ToSlice("")}};
+  EXPECT_EQ(
+      FormatLine(LogFormat::kConsole, kSomeNs, KW_LOG_INFO, "core/node.cc:12", "leader_elected", fields),
+      "2026-11-25T22:59:01.123Z INFO leader_elected term=3 why=\"a \\\"b\\\"\\n\" none=\"\" "
+      "caller=core/node.cc:12");
 }
 
 TEST(Logger, JsonLine) {

@@ -17,8 +17,7 @@ namespace {
 
 int Main(int argc, char** argv) {
   keyway::DaemonOptions options;
-  CLI::App app("One node of a Keyway cluster. Everything but logging is configured in the file.",
-               "keywayd");
+  CLI::App app("One node of a Keyway cluster. Everything but logging is configured in the file.", "keywayd");
   bool print_version = false;
   app.add_flag("--version", print_version, "Print the version and the ABI that plugins find");
   app.add_option("--config", options.config_file, "The configuration (TOML)");

@@ -34,7 +34,7 @@ class RealClock : public Clock {
   // A standard mutex: absl::CondVar waits for wall-clock times, which can jump.
   std::mutex mutex_;
   std::condition_variable changed_;
-  std::set<Timer> timers_;                                // Guarded by mutex_, like all below.
+  std::set<Timer> timers_;  // Guarded by mutex_, like all below.
   std::unordered_map<kw_completion*, Timer> by_completion_;
   std::deque<kw_completion*> cancelled_;
   uint64_t next_sequence_ = 0;

@@ -33,7 +33,7 @@ void AppendTime(uint64_t wall_ns, int digits, std::string* out) {
 size_t Utf8Length(std::string_view text) {
   const auto byte = [&](size_t i) { return static_cast<unsigned char>(text[i]); };
   const unsigned char lead = byte(0);
-  const size_t length = lead < 0x80                  ? 1
+  const size_t length = lead < 0x80                   ? 1
                         : lead >= 0xc2 && lead < 0xe0 ? 2
                         : lead >= 0xe0 && lead < 0xf0 ? 3
                         : lead >= 0xf0 && lead < 0xf5 ? 4
@@ -135,8 +135,7 @@ void StderrLogger::Write(uint32_t level, std::string_view caller, std::string_vi
     line.resize(kLineBytesMax);
     if (format_ == LogFormat::kJson) {
       // A cut object is no JSON; what matters most is kept.
-      line = FormatLine(format_, clock_->WallNs(), level, caller.substr(0, 256), event.substr(0, 1024),
-                        {});
+      line = FormatLine(format_, clock_->WallNs(), level, caller.substr(0, 256), event.substr(0, 1024), {});
     }
   }
   line.push_back('\n');

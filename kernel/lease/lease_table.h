@@ -72,9 +72,9 @@ class LeaseTable final : public mvcc::LeaseKeys {
   };
   struct Lease {
     int64_t ttl_s = 0;
-    int64_t expiry_ms = 0;     // Leader only.
-    int64_t report_ms = 0;     // Its place in due_: the expiry, then the next report.
-    bool reported = false;     // Ran out: no renewal any more.
+    int64_t expiry_ms = 0;  // Leader only.
+    int64_t report_ms = 0;  // Its place in due_: the expiry, then the next report.
+    bool reported = false;  // Ran out: no renewal any more.
     absl::btree_set<SharedBytes, KeyLess> keys;
   };
 

@@ -33,8 +33,7 @@ class Hash {
   uint64_t state_ = 0xcbf29ce484222325ull;
 };
 
-uint64_t MemberId(const std::vector<std::string>& peer_urls, std::string_view token,
-                  uint64_t random) {
+uint64_t MemberId(const std::vector<std::string>& peer_urls, std::string_view token, uint64_t random) {
   Hash hash;
   for (const std::string& url : peer_urls) hash.Add(url);
   hash.Add(token);
@@ -85,8 +84,7 @@ std::string_view Trim(std::string_view text) {
 }
 
 bool HasUrls(ChangeKind kind) {
-  return kind == ChangeKind::kAdd || kind == ChangeKind::kAddLearner ||
-         kind == ChangeKind::kUpdateUrls;
+  return kind == ChangeKind::kAdd || kind == ChangeKind::kAddLearner || kind == ChangeKind::kUpdateUrls;
 }
 
 bool IsAdd(ChangeKind kind) { return kind == ChangeKind::kAdd || kind == ChangeKind::kAddLearner; }

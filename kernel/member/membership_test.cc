@@ -32,16 +32,14 @@ MemberChange Change(ChangeKind kind, uint64_t id, Urls peer_urls = {}) {
 uint64_t FirstId(const Membership& membership) { return membership.members().begin()->first; }
 
 TEST(MemberUrls, TakesWhatEtcdTakes) {
-  for (const char* url :
-       {"http://127.0.0.1:2380", "https://node.example:1", "http://[::1]:2380", "unix://a.sock",
-        "unixs:///run/a.sock", "http://:2380"}) {
+  for (const char* url : {"http://127.0.0.1:2380", "https://node.example:1", "http://[::1]:2380",
+                          "unix://a.sock", "unixs:///run/a.sock", "http://:2380"}) {
     Urls urls = {url};
     EXPECT_TRUE(NormalizeUrls(&urls).ok()) << url;
   }
-  for (const char* url :
-       {"", "127.0.0.1:2380", "ftp://a:1", "http://a", "http://a:", "http://a:x", "http://a:1/path",
-        "http://a:65536", "http://a:1?q", "http://::1:2380", "http://[]:1", "unix://", "http://a b:1",
-        "http://user@a:1"}) {
+  for (const char* url : {"", "127.0.0.1:2380", "ftp://a:1", "http://a", "http://a:", "http://a:x",
+                          "http://a:1/path", "http://a:65536", "http://a:1?q", "http://::1:2380",
+                          "http://[]:1", "unix://", "http://a b:1", "http://user@a:1"}) {
     Urls urls = {url};
     EXPECT_EQ(NormalizeUrls(&urls), Failure(KW_DETAIL_MEMBER_BAD_URLS)) << url;
   }

@@ -21,8 +21,8 @@ History::~History() {
 
 size_t History::CountUpTo(int64_t main) const {
   if (empty()) return 0;
-  const Entry* at = std::upper_bound(
-      begin(), end(), main, [](int64_t main, const Entry& entry) { return main < entry.main; });
+  const Entry* at = std::upper_bound(begin(), end(), main,
+                                     [](int64_t main, const Entry& entry) { return main < entry.main; });
   return static_cast<size_t>(at - begin());
 }
 
@@ -36,9 +36,8 @@ const History::Ended* History::FindEnded(Revision live) const {
 
 size_t History::IndexOf(Revision revision) const {
   KW_CHECK(!empty());
-  const Entry* at = std::lower_bound(begin(), end(), revision, [](const Entry& entry, Revision r) {
-    return entry.revision() < r;
-  });
+  const Entry* at = std::lower_bound(begin(), end(), revision,
+                                     [](const Entry& entry, Revision r) { return entry.revision() < r; });
   KW_CHECK(at != end() && at->revision() == revision);
   return static_cast<size_t>(at - begin());
 }
@@ -228,8 +227,7 @@ void KeyIndex::Restore(std::string_view record_key, Revision revision, const Rec
   }
 }
 
-KeyIndex::Compacted KeyIndex::Compact(Item* item, int64_t main, size_t max,
-                                      std::vector<Revision>* deleted) {
+KeyIndex::Compacted KeyIndex::Compact(Item* item, int64_t main, size_t max, std::vector<Revision>* deleted) {
   bool newest = item->main_ <= main;  // Then all older versions go.
   bool gone = newest && item->tombstone() && item->main_ < main;
   History& history = item->history_;

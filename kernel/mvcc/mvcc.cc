@@ -8,8 +8,7 @@
 
 namespace keyway::mvcc {
 
-Mvcc::Mvcc(const Options& options, LeaseKeys* leases)
-    : impl_(std::make_unique<Impl>(options, leases)) {}
+Mvcc::Mvcc(const Options& options, LeaseKeys* leases) : impl_(std::make_unique<Impl>(options, leases)) {}
 Mvcc::~Mvcc() = default;
 
 void Mvcc::RestoreRecord(Revision revision, std::string_view record) {
@@ -45,9 +44,7 @@ void Mvcc::MissingForDelete(const std::vector<std::string_view>& keys, bool want
   }
 }
 
-void Mvcc::Provide(Revision revision, SharedBytes record) {
-  impl_->Provide(revision, std::move(record));
-}
+void Mvcc::Provide(Revision revision, SharedBytes record) { impl_->Provide(revision, std::move(record)); }
 
 Outcome Mvcc::ApplyTxn(const kw_txn& txn, bool want_prev, Reply* maybe_reply) {
   return RunTxn(impl_.get(), txn, want_prev, maybe_reply);

@@ -269,7 +269,8 @@ class Model {
     if (prev && (op.flags & KW_PUT_IGNORE_VALUE)) value = prev->value;
     if (prev && (op.flags & KW_PUT_IGNORE_LEASE)) lease = prev->lease;
     if (prev && (op.flags & KW_PUT_PREV_KV)) answer->prev.push_back(*prev);
-    Pair pair{key, value, prev ? prev->create : revision + 1, revision + 1, prev ? prev->version + 1 : 1, lease};
+    Pair pair{key,  value, prev ? prev->create : revision + 1, revision + 1, prev ? prev->version + 1 : 1,
+              lease};
     keys[key].push_back({{revision + 1, sub_++}, false, pair});
     if (lease != 0) {
       leases[key] = lease;

@@ -3,6 +3,8 @@
 // Random requests against Mvcc and against the model of mvcc_model.h. The engine is a map that gets
 // changes late, loses what compaction deletes, and gives back what Mvcc says is missing; caches are
 // tiny, so that happens often. Now and then all is dropped and restored from the engine.
+#include "kernel/mvcc/mvcc_model.h"
+
 #include <gtest/gtest.h>
 
 #include <algorithm>
@@ -10,7 +12,6 @@
 #include <optional>
 #include <random>
 
-#include "kernel/mvcc/mvcc_model.h"
 #include "kernel/mvcc/test_support.h"
 
 namespace keyway::mvcc {
@@ -160,7 +161,9 @@ class Fuzz {
       }
     }
   }
-  std::string Value() { return std::string(static_cast<size_t>(Below(20)), static_cast<char>('A' + Below(4))); }
+  std::string Value() {
+    return std::string(static_cast<size_t>(Below(20)), static_cast<char>('A' + Below(4)));
+  }
 
   // ---- steps ----
 

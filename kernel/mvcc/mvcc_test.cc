@@ -284,8 +284,13 @@ TEST_F(MvccTest, ComparesAsEtcdDoes) {
 TEST_F(MvccTest, RangesSeeTheOpsBeforeThem) {
   FillFour();
   kw_range two{.limit = 2};
-  Run(Txn().Put("r", "1").Range("r").Range("b", "e", {.flags = KW_RANGE_COUNT_ONLY}).Delete("b").Range(
-      "b", "z", two).Range("b", "", {.revision = 8}));
+  Run(Txn()
+          .Put("r", "1")
+          .Range("r")
+          .Range("b", "e", {.flags = KW_RANGE_COUNT_ONLY})
+          .Delete("b")
+          .Range("b", "z", two)
+          .Range("b", "", {.revision = 8}));
 
   EXPECT_EQ(ToPairs(reply_->results[1]), (std::vector<Pair>{{"r", "1", 9, 9, 1, 0}}));
   EXPECT_EQ(reply_->results[2].count, 3);
@@ -297,11 +302,8 @@ TEST_F(MvccTest, RangesSeeTheOpsBeforeThem) {
 }
 
 TEST_F(MvccTest, NestedComparesDoNotSeeWhatTheTxnWrites) {
-  Run(Txn().Put("n", "1").Nested(Txn()
-                                     .If("n", KW_CMP_CREATE, KW_CMP_EQUAL, 0)
-                                     .Put("n2", "yes")
-                                     .Else()
-                                     .Put("n2", "no")));
+  Run(Txn().Put("n", "1").Nested(
+      Txn().If("n", KW_CMP_CREATE, KW_CMP_EQUAL, 0).Put("n2", "yes").Else().Put("n2", "no")));
 
   EXPECT_EQ(reply_->results[1].kind, uint32_t{KW_OP_TXN});
   EXPECT_EQ(reply_->results[1].flags, uint32_t{KW_RESULT_SUCCEEDED});

@@ -87,8 +87,7 @@ RangeReader::~RangeReader() = default;
 // is not in the cache.
 bool RangeReader::ReadCachedKey() {
   constexpr int kOtherFlags = KW_RANGE_KEYS_ONLY | KW_RANGE_COUNT_ONLY;
-  if (range_.end.len != 0 || range_.revision > 0 || (range_.flags & kOtherFlags) ||
-      HasFilters(range_)) {
+  if (range_.end.len != 0 || range_.revision > 0 || (range_.flags & kOtherFlags) || HasFilters(range_)) {
     return false;
   }
   Store* store = mvcc_->impl_.get();

@@ -211,9 +211,7 @@ void RangeScan::SealRun() {
 }
 
 void RangeScan::Merge(size_t budget) {
-  auto later = [this](const auto& a, const auto& b) {
-    return Before(entries_[b.first], entries_[a.first]);
-  };
+  auto later = [this](const auto& a, const auto& b) { return Before(entries_[b.first], entries_[a.first]); };
   if (!merging_) {
     merging_ = true;
     uint32_t begin = 0;

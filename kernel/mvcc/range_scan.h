@@ -83,7 +83,7 @@ class RangeScan {
   bool ended_ = false;    // Nothing more to visit.
 
   std::vector<Entry> entries_;
-  std::vector<uint32_t> runs_;   // Ends of the sorted runs of entries_.
+  std::vector<uint32_t> runs_;                        // Ends of the sorted runs of entries_.
   std::vector<std::pair<uint32_t, uint32_t>> heads_;  // A heap of [next, end) of the runs.
   bool merging_ = false;
 

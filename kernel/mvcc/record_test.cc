@@ -11,14 +11,12 @@ namespace {
 
 // The bytes that etcd stores for this pair (mvccpb.KeyValue).
 TEST(Record, HasTheWireFormOfKeyValue) {
-  SharedBytes record = EncodeRecord({.key = "foo",
-                                     .value = "bar",
-                                     .create_revision = 2,
-                                     .mod_revision = 300,
-                                     .version = 1,
-                                     .lease = 7});
+  SharedBytes record = EncodeRecord(
+      {.key = "foo", .value = "bar", .create_revision = 2, .mod_revision = 300, .version = 1, .lease = 7});
 
-  EXPECT_EQ(record.view(), std::string("\x0a\x03" "foo\x10\x02\x18\xac\x02\x20\x01\x2a\x03" "bar\x30\x07"));
+  EXPECT_EQ(record.view(), std::string("\x0a\x03"
+                                       "foo\x10\x02\x18\xac\x02\x20\x01\x2a\x03"
+                                       "bar\x30\x07"));
 }
 
 TEST(Record, LeavesOutZeros) {
@@ -49,8 +47,12 @@ TEST(Record, ReadsBackWhatItWrote) {
 }
 
 TEST(Record, RefusesEveryCutAndUnknownFields) {
-  SharedBytes record = EncodeRecord({.key = "key", .value = "value", .create_revision = 400,
-                                     .mod_revision = 400, .version = 1, .lease = 900});
+  SharedBytes record = EncodeRecord({.key = "key",
+                                     .value = "value",
+                                     .create_revision = 400,
+                                     .mod_revision = 400,
+                                     .version = 1,
+                                     .lease = 900});
   // A cut between fields leaves a shorter message that is well-formed, once key and mod_revision are in.
   int accepted = 0;
   for (size_t size = 0; size < record.size(); ++size) {

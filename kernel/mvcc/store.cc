@@ -56,9 +56,7 @@ void Store::Clear() {
   ++epoch_;
 }
 
-size_t Store::memory_bytes() const {
-  return index_.memory_bytes() + cache_.bytes() + recent_.bytes();
-}
+size_t Store::memory_bytes() const { return index_.memory_bytes() + cache_.bytes() + recent_.bytes(); }
 
 // ---- records ----
 

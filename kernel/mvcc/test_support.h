@@ -96,8 +96,8 @@ class TxnBuilder {
   }
 
   kw_txn txn() const {
-    return {cmps_.data(),       then_.ops.data(),   else_.ops.data(),
-            cmps_.size(),       then_.ops.size(),   else_.ops.size()};
+    return {cmps_.data(), then_.ops.data(), else_.ops.data(),
+            cmps_.size(), then_.ops.size(), else_.ops.size()};
   }
 
   TxnBuilder() = default;
@@ -162,8 +162,9 @@ struct Pair {
 inline Pair ToPair(std::string_view record) {
   RecordFields fields;
   if (!DecodeRecord(record, &fields)) return {.key = "(malformed)"};
-  return {std::string(fields.key), std::string(fields.value), fields.create_revision,
-          fields.mod_revision,     fields.version,            fields.lease};
+  return {std::string(fields.key), std::string(fields.value),
+          fields.create_revision,  fields.mod_revision,
+          fields.version,          fields.lease};
 }
 
 inline std::ostream& operator<<(std::ostream& out, const Pair& pair) {

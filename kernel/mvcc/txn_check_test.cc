@@ -58,8 +58,12 @@ TEST(CheckTxn, CountsOpsAndLeavesTheRestToNested) {
   // One op of this level leaves one for the next.
   EXPECT_EQ(Check(Txn().Nested(Txn().Put("a", "")), 2), 0u);
   EXPECT_EQ(Check(Txn().Nested(Txn().Put("a", "").Put("b", "")), 2), uint32_t{KW_DETAIL_TOO_MANY_OPS});
-  EXPECT_EQ(Check(Txn().If("a", KW_CMP_MOD, KW_CMP_EQUAL, 0).If("b", KW_CMP_MOD, KW_CMP_EQUAL, 0)
-                      .Nested(Txn().Put("a", "")), 2), uint32_t{KW_DETAIL_TOO_MANY_OPS});
+  EXPECT_EQ(Check(Txn()
+                      .If("a", KW_CMP_MOD, KW_CMP_EQUAL, 0)
+                      .If("b", KW_CMP_MOD, KW_CMP_EQUAL, 0)
+                      .Nested(Txn().Put("a", "")),
+                  2),
+            uint32_t{KW_DETAIL_TOO_MANY_OPS});
   EXPECT_EQ(Check(Txn().Nested(Txn()), 1), 0u);
 }
 
@@ -99,9 +103,7 @@ struct Slow {
     }
     return false;
   }
-  bool HasPut(const std::string& key) const {
-    return std::find(puts.begin(), puts.end(), key) != puts.end();
-  }
+  bool HasPut(const std::string& key) const { return std::find(puts.begin(), puts.end(), key) != puts.end(); }
 };
 
 bool SlowCheck(const kw_op* ops, size_t count, Slow* out) {

@@ -33,8 +33,7 @@ int32_t ClockAfter(const kw_host* host, uint64_t delay_ns, kw_completion* comple
 void ClockCancel(const kw_host* host, kw_completion* completion) noexcept {
   ServicesOf(host).clock->Cancel(completion);
 }
-constexpr kw_clock kClockTable = {sizeof(kw_clock), 0, ClockMonoNs, ClockWallNs, ClockAfter,
-                                  ClockCancel};
+constexpr kw_clock kClockTable = {sizeof(kw_clock), 0, ClockMonoNs, ClockWallNs, ClockAfter, ClockCancel};
 
 // ---- keyway.metrics/1
 
@@ -54,9 +53,8 @@ uint64_t* MetricsCell(const kw_host* host, uint32_t kind, const char* name, cons
                                  : metrics->Counter(name, help, label_list);
 }
 
-uint64_t* MetricsHistogram(const kw_host* host, const char* name, const char* help,
-                           const kw_field* labels, size_t label_count, const double* bounds,
-                           size_t bound_count) noexcept {
+uint64_t* MetricsHistogram(const kw_host* host, const char* name, const char* help, const kw_field* labels,
+                           size_t label_count, const double* bounds, size_t bound_count) noexcept {
   // The plugin writes bound_count + 2 cells; a cut array would be overrun.
   if (bound_count > MetricsRegistry::kBoundsMax) return nullptr;
   return ServicesOf(host)
@@ -104,8 +102,8 @@ int32_t IdentityAuthenticate(const kw_host* host, const kw_evidence* evidence, k
     out->len = 0;
     return KW_OK;
   }
-  return authenticator->authenticate(services.authenticator_plugin.load(std::memory_order_relaxed),
-                                     evidence, out, completion);
+  return authenticator->authenticate(services.authenticator_plugin.load(std::memory_order_relaxed), evidence,
+                                     out, completion);
 }
 
 int32_t IdentityTls(const kw_host* host, const char* role, kw_tls** out, kw_error* error) noexcept {
@@ -115,12 +113,11 @@ int32_t IdentityTls(const kw_host* host, const char* role, kw_tls** out, kw_erro
     *out = nullptr;
     return KW_OK;
   }
-  return authenticator->tls(services.authenticator_plugin.load(std::memory_order_relaxed), role, out,
-                            error);
+  return authenticator->tls(services.authenticator_plugin.load(std::memory_order_relaxed), role, out, error);
 }
 constexpr kw_identity kIdentityTable = {sizeof(kw_identity), 0, IdentityAuthenticate, IdentityTls};
 
-constexpr std::string_view kServices[] = {KW_LOG,      KW_CLOCK,    KW_METRICS, KW_EXPOSITION,
+constexpr std::string_view kServices[] = {KW_LOG,     KW_CLOCK,    KW_METRICS, KW_EXPOSITION,
                                           KW_SAMPLES, KW_IDENTITY, KW_KERNEL};
 
 }  // namespace

@@ -52,9 +52,7 @@ class PluginHost {
   const kw_host* host() const { return &host_; }
 
   // The host of a pointer that a plugin hands back.
-  static const PluginHost& From(const kw_host* host) {
-    return *static_cast<const PluginHost*>(host->self);
-  }
+  static const PluginHost& From(const kw_host* host) { return *static_cast<const PluginHost*>(host->self); }
   NodeServices& services() const { return *services_; }
   const char* plugin_id() const { return descriptor_->id; }
 

@@ -23,7 +23,7 @@
 namespace keyway {
 namespace {
 
-constexpr size_t kPluginsMax = 32;       // Of one library.
+constexpr size_t kPluginsMax = 32;        // Of one library.
 constexpr size_t kConfigFieldsMax = 256;  // Of one plugin.
 
 std::vector<const kw_entry*>& StaticEntries() {
@@ -51,9 +51,9 @@ class ScopedFd {
 absl::Status CheckMode(const std::string& what, const struct stat& info) {
   const bool by_group = (info.st_mode & S_IWGRP) != 0 && info.st_gid != getegid();
   if ((info.st_mode & S_IWOTH) == 0 && !by_group) return absl::OkStatus();
-  return absl::PermissionDeniedError(absl::StrCat(
-      what, " is writable by other users, who could make this process run their code: chmod ",
-      (info.st_mode & S_IWOTH) != 0 ? "o-w" : "g-w"));
+  return absl::PermissionDeniedError(
+      absl::StrCat(what, " is writable by other users, who could make this process run their code: chmod ",
+                   (info.st_mode & S_IWOTH) != 0 ? "o-w" : "g-w"));
 }
 
 absl::StatusOr<std::vector<Manifest>> InspectFile(const std::string& path) {
@@ -70,8 +70,7 @@ absl::StatusOr<std::vector<Manifest>> InspectFile(const std::string& path) {
   if (absl::Status mode = CheckMode("the folder " + folder, info); !mode.ok()) return mode;
   auto manifests = ReadManifests(FileSource(fd.get()));
   if (!manifests.ok()) {
-    return absl::Status(manifests.status().code(),
-                        absl::StrCat(path, ": ", manifests.status().message()));
+    return absl::Status(manifests.status().code(), absl::StrCat(path, ": ", manifests.status().message()));
   }
   return manifests;
 }
@@ -132,13 +131,13 @@ absl::Status CheckEntry(const kw_entry* entry) {
 
 absl::Status CompareWithNotes(const kw_entry& entry, const std::vector<Manifest>& notes) {
   if (entry.plugin_count != notes.size()) {
-    return absl::FailedPreconditionError(absl::StrCat("it has ", notes.size(), " manifests and ",
-                                                      entry.plugin_count, " descriptors"));
+    return absl::FailedPreconditionError(
+        absl::StrCat("it has ", notes.size(), " manifests and ", entry.plugin_count, " descriptors"));
   }
   for (size_t i = 0; i < entry.plugin_count; ++i) {
     const Manifest own = ManifestOf(*entry.plugins[i]);
-    auto note = std::find_if(notes.begin(), notes.end(),
-                             [&](const Manifest& other) { return other.id == own.id; });
+    auto note =
+        std::find_if(notes.begin(), notes.end(), [&](const Manifest& other) { return other.id == own.id; });
     // With one plugin the ids themselves are compared.
     absl::Status same = CompareManifests(note == notes.end() ? notes[0] : *note, own);
     if (!same.ok()) return same;
@@ -204,8 +203,7 @@ absl::StatusOr<const kw_entry*> PluginLoader::LoadLibrary(const std::string& pat
     }
   }
   if (dlopen(path.c_str(), RTLD_NOW | RTLD_LOCAL | RTLD_NOLOAD) != nullptr) {
-    return absl::AlreadyExistsError(path +
-                                    ": is in this process already, and not as a plugin of this node");
+    return absl::AlreadyExistsError(path + ": is in this process already, and not as a plugin of this node");
   }
   void* handle = dlopen(path.c_str(), RTLD_NOW | RTLD_LOCAL | RTLD_NODELETE);
   if (handle == nullptr) {

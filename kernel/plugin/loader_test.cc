@@ -88,8 +88,9 @@ TEST(Loader, RefusesWhatOthersCanWrite) {
   TempFolder folder;
   const std::string path = folder.CopyOf("fixture-good.so", "fixture-good.so");
   chmod(path.c_str(), 0666);
-  EXPECT_EQ(LoadError(path), path + " is writable by other users, who could make this process run their "
-                                    "code: chmod o-w");
+  EXPECT_EQ(LoadError(path), path +
+                                 " is writable by other users, who could make this process run their "
+                                 "code: chmod o-w");
   chmod(path.c_str(), 0644);
   chmod(folder.path().c_str(), 0777);
   EXPECT_EQ(LoadError(path), "the folder " + folder.path() +
@@ -107,8 +108,7 @@ TEST(Loader, RefusesSamePluginFromTwoFiles) {
   auto loaded = loader.Load(first);
 
   EXPECT_EQ(std::string(loaded.status().message()),
-            first + ": the plugin fixture-failing is loaded already, from " +
-                InFolder("fixture-failing.so"));
+            first + ": the plugin fixture-failing is loaded already, from " + InFolder("fixture-failing.so"));
   // By path, a file of another name is fine.
   auto by_path = loader.Load(copy);
   ASSERT_TRUE(by_path.ok()) << by_path.status();

@@ -41,8 +41,8 @@ struct LogField {
   LogField(const char* field_key, bool yes) : key(field_key), value(yes ? "true" : "false") {}
   LogField(const char* field_key, double number) : key(field_key), value(std::to_string(number)) {}
   template <std::integral T>
-    requires(!std::same_as<T, bool>)
-  LogField(const char* field_key, T number) : key(field_key), value(std::to_string(number)) {}
+  requires(!std::same_as<T, bool>) LogField(const char* field_key, T number)
+      : key(field_key), value(std::to_string(number)) {}
 
   const char* key;
   std::string value;
@@ -56,8 +56,7 @@ inline std::string HexId(uint64_t id) {
 }
 
 // Writes one line with the place of the call as its caller. Fields are bounded to 24.
-void Log(Logger* logger, uint32_t level, const char* event,
-         std::initializer_list<LogField> fields = {},
+void Log(Logger* logger, uint32_t level, const char* event, std::initializer_list<LogField> fields = {},
          std::source_location where = std::source_location::current());
 
 // Drops everything.

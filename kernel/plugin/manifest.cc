@@ -23,9 +23,7 @@ constexpr size_t kManifestsMax = 32;
 constexpr size_t kListMax = 32;
 constexpr size_t kValueBytesMax = 256;
 
-absl::Status Damaged(const std::string& what) {
-  return absl::InvalidArgumentError("not a plugin: " + what);
-}
+absl::Status Damaged(const std::string& what) { return absl::InvalidArgumentError("not a plugin: " + what); }
 
 template <typename T>
 bool ReadStruct(const ByteSource& source, uint64_t offset, T* out) {
@@ -159,8 +157,8 @@ absl::StatusOr<std::vector<Manifest>> ReadManifests(const ByteSource& source) {
 #error "name the ELF machine of this architecture here"
 #endif
   if (header.e_machine != kMachine) {
-    return Damaged(absl::StrCat("built for another machine (ELF machine ", header.e_machine,
-                                ", this one is ", kMachine, ")"));
+    return Damaged(absl::StrCat("built for another machine (ELF machine ", header.e_machine, ", this one is ",
+                                kMachine, ")"));
   }
   if (!IsWhole(source, header)) return Damaged("cut short: it ends before what it declares");
   std::vector<std::string> texts;
@@ -190,8 +188,8 @@ absl::StatusOr<Manifest> ParseManifest(std::string_view text) {
     const size_t equals = pair.find('=');
     if (equals == std::string_view::npos || equals == 0) return Damaged("malformed manifest");
     const std::string_view key = pair.substr(0, equals), value = pair.substr(equals + 1);
-    const bool printable = std::all_of(pair.begin(), pair.end(),
-                                       [](char c) { return c >= 0x20 && c < 0x7f; });
+    const bool printable =
+        std::all_of(pair.begin(), pair.end(), [](char c) { return c >= 0x20 && c < 0x7f; });
     if (!printable) return Damaged("its manifest has unprintable bytes");
     if (std::find(seen.begin(), seen.end(), key) != seen.end() || seen.size() == kListMax) {
       return Damaged("its manifest names a key twice: " + std::string(key));
@@ -207,8 +205,7 @@ absl::StatusOr<Manifest> ParseManifest(std::string_view text) {
       *single = value;
     } else if (key == "abi") {
       const size_t dot = value.find('.');
-      has_abi = dot != std::string_view::npos &&
-                ParseNumber(value.substr(0, dot), &manifest.abi_major) &&
+      has_abi = dot != std::string_view::npos && ParseNumber(value.substr(0, dot), &manifest.abi_major) &&
                 ParseNumber(value.substr(dot + 1), &manifest.abi_minor);
     } else if (key == "provides" || key == "needs") {
       auto list = SplitList(value);
@@ -231,9 +228,9 @@ Manifest ManifestOf(const kw_descriptor& descriptor) {
     return out;
   };
   auto text = [](const char* value) { return std::string(value == nullptr ? "" : value); };
-  return {text(descriptor.id),      text(descriptor.version),  text(descriptor.license),
-          text(descriptor.stability), descriptor.abi_major,    descriptor.abi_minor,
-          list(descriptor.provides), list(descriptor.needs)};
+  return {text(descriptor.id),        text(descriptor.version), text(descriptor.license),
+          text(descriptor.stability), descriptor.abi_major,     descriptor.abi_minor,
+          list(descriptor.provides),  list(descriptor.needs)};
 }
 
 absl::Status CompareManifests(const Manifest& note, const Manifest& descriptor) {
@@ -250,15 +247,13 @@ absl::Status CompareManifests(const Manifest& note, const Manifest& descriptor) 
                 {"needs", Join(note.needs), Join(descriptor.needs)}};
   for (const auto& field : fields) {
     if (field.note == field.descriptor) continue;
-    return absl::FailedPreconditionError(absl::StrCat("its manifest says ", field.name, "=",
-                                                      field.note, ", its descriptor ",
-                                                      field.descriptor));
+    return absl::FailedPreconditionError(absl::StrCat("its manifest says ", field.name, "=", field.note,
+                                                      ", its descriptor ", field.descriptor));
   }
   return absl::OkStatus();
 }
 
-absl::Status CheckAbi(const std::string& id, const std::string& version, uint32_t major,
-                      uint32_t minor) {
+absl::Status CheckAbi(const std::string& id, const std::string& version, uint32_t major, uint32_t minor) {
   if (major == KW_ABI_MAJOR && minor <= KW_ABI_MINOR) return absl::OkStatus();
   std::string text = absl::StrCat("plugin ", id, " ", version, " needs ABI ", major, ".", minor,
                                   ", this keywayd offers ", KW_ABI_MAJOR, ".", KW_ABI_MINOR, ": ");

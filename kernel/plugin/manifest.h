@@ -61,7 +61,6 @@ Manifest ManifestOf(const kw_descriptor& descriptor);
 absl::Status CompareManifests(const Manifest& note, const Manifest& descriptor);
 
 // OK if this kernel can run a plugin with that demand; else a message with both versions and what to do.
-absl::Status CheckAbi(const std::string& id, const std::string& version, uint32_t major,
-                      uint32_t minor);
+absl::Status CheckAbi(const std::string& id, const std::string& version, uint32_t major, uint32_t minor);
 
 }  // namespace keyway

@@ -52,8 +52,7 @@ TEST(Manifest, GarbageIsRefusedByName) {
             "not a plugin: not an ELF file");
   std::string bytes = FixtureBytes();
   bytes[18] = '\x28';
-  EXPECT_NE(Text(ReadManifests(MemorySource(bytes)).status()).find("another machine"),
-            std::string::npos);
+  EXPECT_NE(Text(ReadManifests(MemorySource(bytes)).status()).find("another machine"), std::string::npos);
 }
 
 TEST(Manifest, SurvivesTruncationAtEveryByte) {

@@ -16,9 +16,7 @@ namespace {
 
 constexpr uint32_t kHistogramKind = 2;  // kw_sample.kind
 
-uint64_t Load(uint64_t* cell) {
-  return std::atomic_ref<uint64_t>(*cell).load(std::memory_order_relaxed);
-}
+uint64_t Load(uint64_t* cell) { return std::atomic_ref<uint64_t>(*cell).load(std::memory_order_relaxed); }
 
 }  // namespace
 
@@ -87,9 +85,8 @@ MetricsRegistry::MetricsRegistry() : spare_(std::make_unique<Series>()) {
 }
 MetricsRegistry::~MetricsRegistry() = default;
 
-MetricsRegistry::Series* MetricsRegistry::Find(uint32_t kind, std::string_view name,
-                                               std::string_view help, const MetricLabels& labels,
-                                               std::span<const double> bounds) {
+MetricsRegistry::Series* MetricsRegistry::Find(uint32_t kind, std::string_view name, std::string_view help,
+                                               const MetricLabels& labels, std::span<const double> bounds) {
   auto before = [&](const std::unique_ptr<Series>& series, int) {
     const int order = std::string_view(series->name).compare(name);
     return order != 0 ? order < 0 : series->labels < labels;
@@ -118,21 +115,18 @@ MetricsRegistry::Series* MetricsRegistry::Find(uint32_t kind, std::string_view n
   return series_.insert(at, std::move(series))->get();
 }
 
-uint64_t* MetricsRegistry::Counter(std::string_view name, std::string_view help,
-                                   const MetricLabels& labels) {
+uint64_t* MetricsRegistry::Counter(std::string_view name, std::string_view help, const MetricLabels& labels) {
   absl::MutexLock lock(&mutex_);
   return Find(KW_METRIC_COUNTER, name, help, labels, {})->cells.get();
 }
 
-uint64_t* MetricsRegistry::Gauge(std::string_view name, std::string_view help,
-                                 const MetricLabels& labels) {
+uint64_t* MetricsRegistry::Gauge(std::string_view name, std::string_view help, const MetricLabels& labels) {
   absl::MutexLock lock(&mutex_);
   return Find(KW_METRIC_GAUGE, name, help, labels, {})->cells.get();
 }
 
 HistogramCells MetricsRegistry::Histogram(std::string_view name, std::string_view help,
-                                          const MetricLabels& labels,
-                                          std::span<const double> bounds) {
+                                          const MetricLabels& labels, std::span<const double> bounds) {
   // The spare has room for this many buckets.
   if (bounds.size() > kBoundsMax) bounds = bounds.first(kBoundsMax);
   absl::MutexLock lock(&mutex_);
@@ -175,9 +169,8 @@ void MetricsRegistry::Collect(const std::function<void(std::span<const kw_sample
         copy.sample.sum = static_cast<double>(Load(&series->cells[series->bounds.size() + 1])) * 1e-9;
       } else {
         const uint64_t value = Load(&series->cells[0]);
-        copy.sample.value = series->kind == KW_METRIC_GAUGE
-                                ? static_cast<double>(static_cast<int64_t>(value))
-                                : static_cast<double>(value);
+        copy.sample.value = series->kind == KW_METRIC_GAUGE ? static_cast<double>(static_cast<int64_t>(value))
+                                                            : static_cast<double>(value);
       }
     }
   }

@@ -77,8 +77,7 @@ class MetricsRegistry {
   // [any]
   uint64_t* Counter(std::string_view name, std::string_view help, const MetricLabels& labels = {});
   uint64_t* Gauge(std::string_view name, std::string_view help, const MetricLabels& labels = {});
-  HistogramCells Histogram(std::string_view name, std::string_view help,
-                           const MetricLabels& labels = {},
+  HistogramCells Histogram(std::string_view name, std::string_view help, const MetricLabels& labels = {},
                            std::span<const double> bounds = kLatencyBounds);
 
   // `collect` runs at each Collect(), on the collecting thread, and must be safe there. Remove it
@@ -91,9 +90,8 @@ class MetricsRegistry {
 
  private:
   struct Series;
-  Series* Find(uint32_t kind, std::string_view name, std::string_view help,
-               const MetricLabels& labels, std::span<const double> bounds)
-      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  Series* Find(uint32_t kind, std::string_view name, std::string_view help, const MetricLabels& labels,
+               std::span<const double> bounds) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 
   absl::Mutex mutex_;
   std::vector<std::unique_ptr<Series>> series_ ABSL_GUARDED_BY(mutex_);  // Ordered by name, labels.

@@ -32,11 +32,10 @@ kw_error EmptyError() {
 
 const char* CodeName(int32_t code) {
   constexpr const char* kNames[] = {
-      "OK",           "CANCELLED",         "UNKNOWN",             "INVALID_ARGUMENT",
-      "DEADLINE_EXCEEDED", "NOT_FOUND",    "ALREADY_EXISTS",      "PERMISSION_DENIED",
-      "RESOURCE_EXHAUSTED", "FAILED_PRECONDITION", "ABORTED",     "OUT_OF_RANGE",
-      "UNIMPLEMENTED", "INTERNAL",         "UNAVAILABLE",         "DATA_LOSS",
-      "UNAUTHENTICATED"};
+      "OK",        "CANCELLED",      "UNKNOWN",           "INVALID_ARGUMENT",   "DEADLINE_EXCEEDED",
+      "NOT_FOUND", "ALREADY_EXISTS", "PERMISSION_DENIED", "RESOURCE_EXHAUSTED", "FAILED_PRECONDITION",
+      "ABORTED",   "OUT_OF_RANGE",   "UNIMPLEMENTED",     "INTERNAL",           "UNAVAILABLE",
+      "DATA_LOSS", "UNAUTHENTICATED"};
   return code >= 0 && code < static_cast<int32_t>(std::size(kNames)) ? kNames[code] : "UNKNOWN";
 }
 
@@ -73,9 +72,9 @@ absl::Status PluginSet::Failed(const Instance& instance, const std::string& what
                                const kw_error& error) const {
   const size_t text_bytes = strnlen(error.text, sizeof error.text);
   const std::string text(error.text, text_bytes);
-  return absl::Status(static_cast<absl::StatusCode>(code > 0 ? code : KW_INTERNAL),
-                      absl::StrCat(NameOf(instance), ": ", what, ": ", CodeName(code),
-                                   text.empty() ? "" : ": ", text));
+  return absl::Status(
+      static_cast<absl::StatusCode>(code > 0 ? code : KW_INTERNAL),
+      absl::StrCat(NameOf(instance), ": ", what, ": ", CodeName(code), text.empty() ? "" : ": ", text));
 }
 
 void PluginSet::Load(std::vector<ConfigError>* errors) {
@@ -102,8 +101,8 @@ void PluginSet::Load(std::vector<ConfigError>* errors) {
       for (const std::string& each : manifest.provides) {
         absl::StrAppend(&provided, provided.empty() ? "" : ", ", each);
       }
-      fail(absl::StrCat("this section needs a plugin that provides ", wanted, "; ", manifest.id,
-                        " provides ", provided));
+      fail(absl::StrCat("this section needs a plugin that provides ", wanted, "; ", manifest.id, " provides ",
+                        provided));
       continue;
     }
     if (section.kind != "api" && has(manifest.needs, KW_KERNEL)) {
@@ -145,14 +144,12 @@ absl::Status PluginSet::Create() {
 absl::Status PluginSet::CreateOne(Instance* instance) {
   KW_CHECK(instance->descriptor != nullptr);
   KW_CHECK(instance->plugin == nullptr);
-  instance->host =
-      std::make_unique<PluginHost>(&services_, instance->descriptor, IsApi(*instance));
+  instance->host = std::make_unique<PluginHost>(&services_, instance->descriptor, IsApi(*instance));
   const std::vector<kw_config_item> items = instance->options.Items();
   kw_error error = EmptyError();
   kw_plugin* plugin = nullptr;
   const int32_t code = Guarded(&error, [&] {
-    return instance->descriptor->create(instance->host->host(), items.data(), items.size(), &plugin,
-                                        &error);
+    return instance->descriptor->create(instance->host->host(), items.data(), items.size(), &plugin, &error);
   });
   if (code != KW_OK) return Failed(*instance, "cannot be created", code, error);
   absl::Status checked = CheckInstance(plugin);
@@ -189,8 +186,7 @@ absl::Status PluginSet::StartOne(Instance* instance) {
   KW_CHECK(instance->plugin != nullptr);
   KW_CHECK(!instance->is_started);
   kw_error error = EmptyError();
-  const int32_t code =
-      Guarded(&error, [&] { return instance->plugin->start(instance->plugin, &error); });
+  const int32_t code = Guarded(&error, [&] { return instance->plugin->start(instance->plugin, &error); });
   if (code != KW_OK) return Failed(*instance, "did not start", code, error);
   instance->is_started = true;
   // What a table promises may depend on what start() found.

@@ -34,8 +34,8 @@ const void* TableOf(const std::string& name) {
       .view_close = [](kw_plugin*, kw_kv_view*) {},
       .get = [](kw_plugin*, kw_kv_view*, uint32_t, const kw_slice*, size_t, kw_slice*,
                 kw_error*) { return KW_OK + 0; },
-      .cursor_open = [](kw_plugin*, kw_kv_view*, uint32_t, kw_slice, kw_slice, uint32_t,
-                        kw_kv_cursor**, kw_error*) { return KW_OK + 0; },
+      .cursor_open = [](kw_plugin*, kw_kv_view*, uint32_t, kw_slice, kw_slice, uint32_t, kw_kv_cursor**,
+                        kw_error*) { return KW_OK + 0; },
       .cursor_next = [](kw_plugin*, kw_kv_cursor*, kw_kv_pair*, size_t, size_t*,
                         kw_error*) { return KW_OK + 0; },
       .cursor_close = [](kw_plugin*, kw_kv_cursor*) {},
@@ -46,25 +46,31 @@ const void* TableOf(const std::string& name) {
       .recover = [](kw_plugin*, kw_hard_state*, kw_log_bounds*, kw_error*) { return KW_OK + 0; },
       .append = [](kw_plugin*, const kw_log_entry*, size_t, const kw_hard_state*,
                    kw_completion*) { return KW_OK + 0; },
-      .read = [](kw_plugin*, uint64_t, uint64_t, uint64_t, kw_log_batch**,
-                 kw_error*) { return KW_OK + 0; },
+      .read = [](kw_plugin*, uint64_t, uint64_t, uint64_t, kw_log_batch**, kw_error*) { return KW_OK + 0; },
       .truncate_prefix = [](kw_plugin*, uint64_t, kw_completion*) { return KW_OK + 0; },
       .reset = [](kw_plugin*, uint64_t, uint64_t, kw_completion*) { return KW_OK + 0; },
   };
   static kw_transport transport = {
       .size = sizeof(kw_transport),
       .frame_bytes_max = 8u << 20,
-      .listen = [](kw_plugin*, uint64_t, const char*, const char* const*, size_t,
-                   const kw_transport_sink*, kw_error*) { return KW_OK + 0; },
+      .listen = [](kw_plugin*, uint64_t, const char*, const char* const*, size_t, const kw_transport_sink*,
+                   kw_error*) { return KW_OK + 0; },
       .set_peers = [](kw_plugin*, uint64_t, const kw_peer*, size_t, kw_error*) { return KW_OK + 0; },
       .send = [](kw_plugin*, const kw_frame*, size_t count) { return count; },
       .stats = [](kw_plugin*, uint64_t, kw_transport_stats*) { return KW_OK + 0; },
   };
   static kw_authenticator auth = {
       .size = sizeof(kw_authenticator),
-      .authenticate = [](kw_plugin*, const kw_evidence*, kw_principal* out,
-                         kw_completion*) { std::memcpy(out->name, "bob", out->len = 3); return KW_OK + 0; },
-      .tls = [](kw_plugin*, const char*, kw_tls** out, kw_error*) { *out = nullptr; return KW_OK + 0; },
+      .authenticate =
+          [](kw_plugin*, const kw_evidence*, kw_principal* out, kw_completion*) {
+            std::memcpy(out->name, "bob", out->len = 3);
+            return KW_OK + 0;
+          },
+      .tls =
+          [](kw_plugin*, const char*, kw_tls** out, kw_error*) {
+            *out = nullptr;
+            return KW_OK + 0;
+          },
   };
   static kw_observer metrics = {
       .size = sizeof(kw_observer),
@@ -118,8 +124,7 @@ const kw_descriptor* Descriptor() {
   static const char* const provides[] = {kProvided[kIndex], nullptr};
   static const char* const api_needs[] = {KW_KERNEL, KW_IDENTITY, KW_EXPOSITION, KW_METRICS, nullptr};
   static const char* const log_needs[] = {KW_LOG, nullptr};
-  static constexpr kw_config_field kFields[] = {{"dir", "path", "x", ""},
-                                                {"listen", "strings", "[]", ""}};
+  static constexpr kw_config_field kFields[] = {{"dir", "path", "x", ""}, {"listen", "strings", "[]", ""}};
   static const kw_descriptor descriptor = {
       .size = sizeof(kw_descriptor),
       .abi_major = 1,
@@ -132,8 +137,9 @@ const kw_descriptor* Descriptor() {
       .needs = kIndex == 5 ? api_needs : log_needs,
       .fields = kFields,
       .field_count = 2,
-      .create = [](const kw_host* host, const kw_config_item*, size_t, kw_plugin** out,
-                   kw_error* error) { return Create(kNames[kIndex], host, out, error); }};
+      .create = [](const kw_host* host, const kw_config_item*, size_t, kw_plugin** out, kw_error* error) {
+        return Create(kNames[kIndex], host, out, error);
+      }};
   return &descriptor;
 }
 

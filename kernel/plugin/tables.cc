@@ -21,11 +21,9 @@ struct Slot {
   { #function, offsetof(table, function) }
 
 constexpr Slot kStoreSlots[] = {
-    KW_SLOT(kw_kv_store, write),       KW_SLOT(kw_kv_store, sync),
-    KW_SLOT(kw_kv_store, view_open),   KW_SLOT(kw_kv_store, view_close),
-    KW_SLOT(kw_kv_store, get),         KW_SLOT(kw_kv_store, cursor_open),
-    KW_SLOT(kw_kv_store, cursor_next), KW_SLOT(kw_kv_store, cursor_close),
-    KW_SLOT(kw_kv_store, stats)};
+    KW_SLOT(kw_kv_store, write),       KW_SLOT(kw_kv_store, sync),         KW_SLOT(kw_kv_store, view_open),
+    KW_SLOT(kw_kv_store, view_close),  KW_SLOT(kw_kv_store, get),          KW_SLOT(kw_kv_store, cursor_open),
+    KW_SLOT(kw_kv_store, cursor_next), KW_SLOT(kw_kv_store, cursor_close), KW_SLOT(kw_kv_store, stats)};
 constexpr Slot kLogSlots[] = {KW_SLOT(kw_log_store, recover), KW_SLOT(kw_log_store, append),
                               KW_SLOT(kw_log_store, read), KW_SLOT(kw_log_store, truncate_prefix),
                               KW_SLOT(kw_log_store, reset)};
@@ -64,8 +62,7 @@ absl::Status CheckSlots(const char* interface_id, const void* table, std::span<c
 }
 
 template <typename Table>
-absl::Status Copy(const char* interface_id, const void* given, std::span<const Slot> slots,
-                  Table* out) {
+absl::Status Copy(const char* interface_id, const void* given, std::span<const Slot> slots, Table* out) {
   *out = Table{};
   if (given == nullptr) return Refused(interface_id, "get() gave no table");
   uint32_t size = 0;
@@ -94,12 +91,12 @@ absl::Status CompleteTable(const void* given, kw_kv_store* out) {
   absl::Status copied = Copy(KW_KV_STORE, given, kStoreSlots, out);
   if (!copied.ok()) return copied;
   if (out->key_bytes_max < kStoreKeyBytesMin) {
-    return Refused(KW_KV_STORE, absl::StrCat("key_bytes_max is ", out->key_bytes_max,
-                                             ", at least ", kStoreKeyBytesMin, " is needed"));
+    return Refused(KW_KV_STORE, absl::StrCat("key_bytes_max is ", out->key_bytes_max, ", at least ",
+                                             kStoreKeyBytesMin, " is needed"));
   }
   if (out->value_bytes_max < kStoreValueBytesMin) {
-    return Refused(KW_KV_STORE, absl::StrCat("value_bytes_max is ", out->value_bytes_max,
-                                             ", at least ", kStoreValueBytesMin, " is needed"));
+    return Refused(KW_KV_STORE, absl::StrCat("value_bytes_max is ", out->value_bytes_max, ", at least ",
+                                             kStoreValueBytesMin, " is needed"));
   }
   if ((out->caps & KW_KV_CAP_CHECKPOINT) != 0 && out->checkpoint == nullptr) {
     return Refused(KW_KV_STORE, "caps promise the function checkpoint, which is missing");
@@ -121,8 +118,8 @@ absl::Status CompleteTable(const void* given, kw_log_store* out) {
 absl::Status CompleteTable(const void* given, kw_transport* out) {
   absl::Status copied = Copy(KW_TRANSPORT, given, kTransportSlots, out);
   if (copied.ok() && out->frame_bytes_max < kTransportFrameBytesMin) {
-    return Refused(KW_TRANSPORT, absl::StrCat("frame_bytes_max is ", out->frame_bytes_max,
-                                              ", at least ", kTransportFrameBytesMin, " is needed"));
+    return Refused(KW_TRANSPORT, absl::StrCat("frame_bytes_max is ", out->frame_bytes_max, ", at least ",
+                                              kTransportFrameBytesMin, " is needed"));
   }
   return copied;
 }

@@ -153,14 +153,12 @@ void Cluster::CheckPromise(Node& node, const Message& message) {
     if (stored.term < message.term) Fail("vote before its term is durable");
     if (stored.term == message.term && stored.vote != candidate) Fail("vote is not durable");
   }
-  if (message.kind == MessageKind::kAppendResponse && !message.reject &&
-      message.term == node.raft->term()) {
+  if (message.kind == MessageKind::kAppendResponse && !message.reject && message.term == node.raft->term()) {
     if (stored.term < message.term) Fail("acknowledgement before its term is durable");
     const uint64_t durable = std::max(node.disk.last_index(), node.durable.applied);
     if (message.index > durable) Fail("acknowledgement of what is not durable");
     const std::optional<uint64_t> term = node.raft->TermAt(message.index);
-    if (term.has_value() && message.index > node.durable.applied &&
-        !node.disk.Has(message.index, *term)) {
+    if (term.has_value() && message.index > node.durable.applied && !node.disk.Has(message.index, *term)) {
       Fail("acknowledgement of another entry than is durable");
     }
   }
@@ -221,9 +219,7 @@ uint64_t Cluster::Propose(NodeId id, const std::string& data) {
 
 uint64_t Cluster::ProposeConfiguration(NodeId id, const Configuration& configuration) {
   uint64_t index = 0;
-  Do(id, [&](Raft& raft) {
-    index = raft.ProposeConfiguration(SharedBytes::Copy(Encode(configuration)));
-  });
+  Do(id, [&](Raft& raft) { index = raft.ProposeConfiguration(SharedBytes::Copy(Encode(configuration))); });
   return index;
 }
 
@@ -282,8 +278,7 @@ void Cluster::InstallSnapshot(Node& node, const Packet& packet) {
     installed = packet.snapshot.applied;
     ++snapshots_installed_;
     raft.SetNeedsSnapshot(false);
-    if (raft.InstallSnapshot(packet.snapshot.applied, packet.snapshot.term,
-                             packet.snapshot.configuration)) {
+    if (raft.InstallSnapshot(packet.snapshot.applied, packet.snapshot.term, packet.snapshot.configuration)) {
       Write reset;
       reset.kind = Write::Kind::kReset;
       reset.index = packet.snapshot.applied;

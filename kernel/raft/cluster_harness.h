@@ -98,7 +98,7 @@ class Cluster {
   void Unblock(NodeId from, NodeId to) { blocked_.erase({from, to}); }
   void Isolate(NodeId id);
   void Reconnect(NodeId id);
-  bool hold_writes = false;  // Settle() completes no writes ...
+  bool hold_writes = false;     // Settle() completes no writes ...
   std::set<NodeId> held_disks;  // ... or none of these nodes.
   bool hold_applies = false;
   // Messages for which this is true are lost.
@@ -140,7 +140,7 @@ class Cluster {
   struct Packet {
     NodeId from = 0;
     NodeId to = 0;
-    std::string message;             // Encoded; empty: a snapshot, ...
+    std::string message;  // Encoded; empty: a snapshot, ...
     Engine snapshot;
     uint64_t term = 0;
     uint64_t sender_boots = 0;

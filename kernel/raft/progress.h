@@ -56,8 +56,8 @@ struct Progress {
 
   NodeId id;
   ProgressState state = ProgressState::kProbe;
-  uint64_t match = 0;  // Durable on the peer and equal to our log.
-  uint64_t next;       // The entry to send next; match < next.
+  uint64_t match = 0;        // Durable on the peer and equal to our log.
+  uint64_t next;             // The entry to send next; match < next.
   uint64_t sent_commit = 0;  // The highest commit index in a message since the last loss.
   uint64_t read_round = 0;   // Latest read round that the peer has confirmed.
   bool is_learner = false;

@@ -29,8 +29,8 @@ Options WithDefaults(Options options) {
 }
 
 uint64_t InitialCommit(const InitialState& state) {
-  return std::max(state.applied, std::min(state.hard_state.commit,
-                                          state.base_index + uint64_t{state.entries.size()}));
+  return std::max(state.applied,
+                  std::min(state.hard_state.commit, state.base_index + uint64_t{state.entries.size()}));
 }
 
 Configuration Normalized(Configuration configuration) {
@@ -42,8 +42,7 @@ Configuration Normalized(Configuration configuration) {
 }
 
 bool IsFromLeader(MessageKind kind) {
-  return kind == MessageKind::kAppend || kind == MessageKind::kHeartbeat ||
-         kind == MessageKind::kTimeoutNow;
+  return kind == MessageKind::kAppend || kind == MessageKind::kHeartbeat || kind == MessageKind::kTimeoutNow;
 }
 
 }  // namespace
@@ -53,8 +52,8 @@ Raft::Impl::Impl(const Options& options, InitialState state)
       random_state_(options.random_seed ^ (options.id * 0x9E3779B97F4A7C15u)),
       term_(state.hard_state.term),
       vote_(state.hard_state.vote),
-      log_(state.base_index, state.base_term, std::move(state.entries), InitialCommit(state),
-           state.applied, options.cache_bytes),
+      log_(state.base_index, state.base_term, std::move(state.entries), InitialCommit(state), state.applied,
+           options.cache_bytes),
       configuration_(Normalized(std::move(state.configuration))),
       issued_(state.hard_state) {
   KW_CHECK(term_ >= log_.last_term());
@@ -82,9 +81,7 @@ void Raft::Impl::ResetElectionTimer() {
 }
 
 // A leader was heard within the minimum election timeout (dissertation, 4.2.3).
-bool Raft::Impl::InLease() const {
-  return leader_ != 0 && election_elapsed_ < options_.election_ticks;
-}
+bool Raft::Impl::InLease() const { return leader_ != 0 && election_elapsed_ < options_.election_ticks; }
 
 bool Raft::Impl::MayCampaign() const {
   return IsVoter() && !needs_snapshot_ && !log_.HasUnappliedConfiguration();
@@ -162,8 +159,7 @@ void Raft::Impl::Step(Message message) {
     const bool is_pre_vote = message.kind == MessageKind::kPreVote;
     const bool is_vote = message.kind == MessageKind::kVote;
     if ((is_pre_vote || (is_vote && !message.forced)) && InLease()) return;
-    const bool keeps_term =
-        is_pre_vote || (message.kind == MessageKind::kPreVoteResponse && !message.reject);
+    const bool keeps_term = is_pre_vote || (message.kind == MessageKind::kPreVoteResponse && !message.reject);
     if (!keeps_term) BecomeFollower(message.term, IsFromLeader(message.kind) ? message.from : 0);
   }
   StepCurrentTerm(std::move(message));
@@ -265,9 +261,7 @@ Message Raft::Impl::NewMessage(MessageKind kind, NodeId to) const {
   return message;
 }
 
-bool Raft::Impl::HardStateChanged() const {
-  return term_ != issued_.term || vote_ != issued_.vote;
-}
+bool Raft::Impl::HardStateChanged() const { return term_ != issued_.term || vote_ != issued_.vote; }
 
 void Raft::Impl::SendDurable(Message message, bool with_entries) {
   uint64_t seq = hard_state_seq_;
@@ -345,9 +339,7 @@ Raft::~Raft() = default;
 
 void Raft::Tick() { impl_->Tick(); }
 void Raft::Step(Message message) { impl_->Step(std::move(message)); }
-uint64_t Raft::Propose(SharedBytes data) {
-  return impl_->Propose(EntryKind::kNormal, std::move(data));
-}
+uint64_t Raft::Propose(SharedBytes data) { return impl_->Propose(EntryKind::kNormal, std::move(data)); }
 uint64_t Raft::ProposeConfiguration(SharedBytes data) {
   return impl_->Propose(EntryKind::kConfiguration, std::move(data));
 }

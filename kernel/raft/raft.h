@@ -27,14 +27,14 @@ enum class Role : uint8_t { kFollower, kPreCandidate, kCandidate, kLeader };
 
 struct Options {
   NodeId id = 0;
-  uint32_t election_ticks = 10;   // Minimum; randomised up to twice this.
+  uint32_t election_ticks = 10;  // Minimum; randomised up to twice this.
   uint32_t heartbeat_ticks = 1;
-  uint64_t random_seed = 1;       // Best another one at each start.
+  uint64_t random_seed = 1;  // Best another one at each start.
   // 0: the limit of base/limits.h.
   size_t append_bytes_max = 0;    // Of entries in one message; one entry always fits.
   size_t inflight_bytes_max = 0;  // To one follower.
   size_t inflight_messages_max = 0;
-  size_t cache_bytes = 0;         // Durable and applied entries kept in memory beyond need; 0: none.
+  size_t cache_bytes = 0;  // Durable and applied entries kept in memory beyond need; 0: none.
 };
 
 // What the log store had at start. `entries` are [first, last], all of them, in memory.

@@ -61,8 +61,8 @@ void RunSeeds(ClusterOptions options, uint64_t seeds, int steps, Totals* totals)
     totals->snapshots += cluster.snapshots_installed();
     totals->log_reads += cluster.log_reads();
   }
-  std::printf("committed %lu, reads %lu, snapshots %lu, log reads %lu\n", totals->committed,
-              totals->reads, totals->snapshots, totals->log_reads);
+  std::printf("committed %lu, reads %lu, snapshots %lu, log reads %lu\n", totals->committed, totals->reads,
+              totals->snapshots, totals->log_reads);
   EXPECT_GT(totals->committed, seeds * 10);
   EXPECT_GT(totals->reads, seeds);
 }

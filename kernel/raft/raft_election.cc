@@ -108,12 +108,12 @@ bool Raft::Impl::SettleRivalry(const Message& message) {
 void Raft::Impl::HandleVoteRequest(const Message& message) {
   const bool is_pre_vote = message.kind == MessageKind::kPreVote;
   // A PreVote for a later term binds nobody. Else: one vote for each term, and none beside a leader.
-  const bool is_free = (is_pre_vote && message.term > term_) || vote_ == message.from ||
-                       (vote_ == 0 && leader_ == 0);
+  const bool is_free =
+      (is_pre_vote && message.term > term_) || vote_ == message.from || (vote_ == 0 && leader_ == 0);
   const bool grant = is_free && log_.IsUpToDate(message.index, message.log_term);
   if (is_pre_vote && grant && !SettleRivalry(message)) return;
-  Message response = NewMessage(
-      is_pre_vote ? MessageKind::kPreVoteResponse : MessageKind::kVoteResponse, message.from);
+  Message response =
+      NewMessage(is_pre_vote ? MessageKind::kPreVoteResponse : MessageKind::kVoteResponse, message.from);
   response.reject = !grant;
   if (is_pre_vote) {
     if (grant) {

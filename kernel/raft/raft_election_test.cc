@@ -82,8 +82,8 @@ TEST(RaftElection, VoterRefusesLessUpToDateLogs) {
         }
 
         const uint64_t my_term = mine.empty() ? 0 : mine.back();
-        const bool up_to_date = request.log_term > my_term ||
-                                (request.log_term == my_term && theirs.size() >= mine.size());
+        const bool up_to_date =
+            request.log_term > my_term || (request.log_term == my_term && theirs.size() >= mine.size());
         ASSERT_EQ(output.messages.size(), 1u);
         EXPECT_EQ(output.messages[0].reject, !up_to_date);
       }

@@ -163,14 +163,14 @@ class Raft::Impl {
 
   // Candidates.
   VoteTally votes_;
-  bool yielded_ = false;              // To a rival, since a leader was known.
-  bool forced_ = false;               // This election is a leadership transfer.
-  bool own_vote_pending_ = false;     // Our vote for ourselves is not durable yet, ...
-  uint64_t own_vote_seq_ = 0;         // ... it is with this append. 0: not handed out yet.
+  bool yielded_ = false;           // To a rival, since a leader was known.
+  bool forced_ = false;            // This election is a leadership transfer.
+  bool own_vote_pending_ = false;  // Our vote for ourselves is not durable yet, ...
+  uint64_t own_vote_seq_ = 0;      // ... it is with this append. 0: not handed out yet.
 
   // Leader.
-  std::vector<Progress> peers_;  // By id.
-  uint64_t term_start_index_ = 0;            // Of the empty entry of our term.
+  std::vector<Progress> peers_;               // By id.
+  uint64_t term_start_index_ = 0;             // Of the empty entry of our term.
   uint64_t pending_configuration_index_ = 0;  // No other change before this one is applied.
   NodeId transferee_ = 0;
   uint32_t transfer_elapsed_ = 0;
@@ -190,8 +190,8 @@ class Raft::Impl {
   uint64_t forward_round_;  // Begins at random: answers to an earlier incarnation never match.
 
   // Durability and output.
-  HardState issued_;           // What the last append with a hard state carried.
-  uint64_t issued_seq_ = 0;    // Of the last append.
+  HardState issued_;             // What the last append with a hard state carried.
+  uint64_t issued_seq_ = 0;      // Of the last append.
   uint64_t hard_state_seq_ = 0;  // Of the append that carried the current term and vote.
   uint64_t durable_seq_ = 0;
   std::deque<Held> held_;  // seq never falls.

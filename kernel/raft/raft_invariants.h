@@ -45,8 +45,8 @@ class RaftInvariants {
   std::string CheckLeader(const Raft& node);
   static std::string CheckLogMatching(const Raft& a, const Raft& b);
 
-  std::map<uint64_t, NodeId> leaders_;        // By term.
-  std::map<uint64_t, Committed> committed_;   // By index.
+  std::map<uint64_t, NodeId> leaders_;       // By term.
+  std::map<uint64_t, Committed> committed_;  // By index.
   std::map<NodeId, Seen> seen_;
   std::map<NodeId, LogEnd> log_ends_;
 };

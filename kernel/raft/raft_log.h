@@ -96,16 +96,16 @@ class RaftLog {
   uint64_t base_index_;
   uint64_t base_term_;
   uint64_t cached_first_;
-  std::deque<Entry> entries_;  // [cached_first_, last]
-  std::deque<TermRun> runs_;   // Cover [base_index_ + 1, last].
+  std::deque<Entry> entries_;            // [cached_first_, last]
+  std::deque<TermRun> runs_;             // Cover [base_index_ + 1, last].
   std::deque<uint64_t> configurations_;  // Indexes of configuration entries above applied_.
   uint64_t commit_;
   uint64_t applied_;
   uint64_t durable_;
   uint64_t untaken_;  // First entry that the log store has not been given.
   std::deque<Write> writes_;
-  uint64_t evictable_;            // Up to here applied and durable; counted in evictable_bytes_.
-  size_t evictable_bytes_ = 0;    // Of [cached_first_, evictable_].
+  uint64_t evictable_;          // Up to here applied and durable; counted in evictable_bytes_.
+  size_t evictable_bytes_ = 0;  // Of [cached_first_, evictable_].
 };
 
 }  // namespace keyway::raft

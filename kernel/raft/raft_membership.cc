@@ -36,8 +36,7 @@ void Raft::Impl::UpdatePeers() {
   for (NodeId id : configuration_.learners) {
     if (!IsVoter(id)) add(id, true);
   }
-  std::sort(updated.begin(), updated.end(),
-            [](const Progress& a, const Progress& b) { return a.id < b.id; });
+  std::sort(updated.begin(), updated.end(), [](const Progress& a, const Progress& b) { return a.id < b.id; });
   peers_ = std::move(updated);
 }
 
@@ -75,8 +74,7 @@ bool Raft::Impl::OnSnapshotChunk(NodeId from, uint64_t term) {
   return HearLeader(from);
 }
 
-bool Raft::Impl::InstallSnapshot(uint64_t index, uint64_t term,
-                                 const Configuration& configuration) {
+bool Raft::Impl::InstallSnapshot(uint64_t index, uint64_t term, const Configuration& configuration) {
   KW_CHECK(role_ != Role::kLeader);
   KW_CHECK(index >= log_.applied_index());
   // Entries that follow stay only if they are in memory: they still have to be applied.
@@ -119,8 +117,8 @@ std::vector<PeerProgress> Raft::Impl::progress() const {
   std::vector<PeerProgress> result;
   result.reserve(peers_.size());
   for (const Progress& peer : peers_) {
-    result.push_back({peer.id, peer.match, peer.is_learner, peer.recently_active,
-                      peer.state == ProgressState::kSnapshot});
+    result.push_back(
+        {peer.id, peer.match, peer.is_learner, peer.recently_active, peer.state == ProgressState::kSnapshot});
   }
   return result;
 }

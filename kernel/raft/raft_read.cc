@@ -24,8 +24,7 @@ void Raft::Impl::ReadIndex(uint64_t context) {
   if (role_ == Role::kLeader && leader_reads_.size() < kRequestsWaitingMax) {
     leader_reads_.push_back({0, 0, context, options_.id});
     ++reads_not_started_;
-  } else if (role_ == Role::kFollower && leader_ != 0 &&
-             forwarded_reads_.size() < kRequestsWaitingMax) {
+  } else if (role_ == Role::kFollower && leader_ != 0 && forwarded_reads_.size() < kRequestsWaitingMax) {
     forwarded_reads_.push_back({0, context, tick_});
     ++reads_not_forwarded_;
   } else {
@@ -47,8 +46,7 @@ void Raft::Impl::HandleReadIndex(const Message& message) {
 
 // Before an entry of this term is committed the commit index may be behind (dissertation 6.4, step 1).
 bool Raft::Impl::CanStartReadRound() const {
-  return reads_not_started_ > 0 && committed_in_term() &&
-         read_round_ - confirmed_round_ < kRoundsInflightMax;
+  return reads_not_started_ > 0 && committed_in_term() && read_round_ - confirmed_round_ < kRoundsInflightMax;
 }
 
 void Raft::Impl::StartReadRound() {

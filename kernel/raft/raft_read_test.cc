@@ -129,9 +129,7 @@ TEST(RaftRead, FailsWhenTheLeaderDoesNotAnswer) {
   Cluster cluster({.voters = 3});
   const NodeId leader = cluster.RunUntilLeader();
   cluster.Run(1);
-  cluster.lose = [](const Message& message) {
-    return message.kind == MessageKind::kReadIndexResponse;
-  };
+  cluster.lose = [](const Message& message) { return message.kind == MessageKind::kReadIndexResponse; };
   cluster.Read(leader % 3 + 1);
   cluster.Run(9);
   EXPECT_EQ(cluster.reads_failed(), 0u);
@@ -146,9 +144,7 @@ TEST(RaftRead, FailsWhenTheLeaderChanges) {
   const NodeId leader = cluster.RunUntilLeader();
   cluster.Run(1);
   const NodeId follower = leader % 3 + 1;
-  cluster.lose = [](const Message& message) {
-    return message.kind == MessageKind::kReadIndexResponse;
-  };
+  cluster.lose = [](const Message& message) { return message.kind == MessageKind::kReadIndexResponse; };
   cluster.Read(follower);
   cluster.Do(leader, [&](Raft& raft) { raft.TransferLeadership(follower % 3 + 1); });
   cluster.Settle();
@@ -167,9 +163,7 @@ TEST(RaftRead, RestartedFollowerIgnoresOldAnswers) {
   cluster.on_send = [&](const Message& message) {
     if (message.kind == MessageKind::kReadIndexResponse) answers.push_back(message);
   };
-  cluster.lose = [](const Message& message) {
-    return message.kind == MessageKind::kReadIndexResponse;
-  };
+  cluster.lose = [](const Message& message) { return message.kind == MessageKind::kReadIndexResponse; };
   cluster.Read(follower);
   cluster.Settle();
   ASSERT_EQ(answers.size(), 1u);

@@ -336,10 +336,14 @@ TEST(Raft, SurvivesNonsense) {
   };
   auto number = [&]() -> uint64_t {
     switch (next(12)) {
-      case 0: return UINT64_MAX;
-      case 1: return UINT64_MAX - 1;
-      case 2: return uint64_t{1} << 62;
-      default: return next(8);
+      case 0:
+        return UINT64_MAX;
+      case 1:
+        return UINT64_MAX - 1;
+      case 2:
+        return uint64_t{1} << 62;
+      default:
+        return next(8);
     }
   };
   for (int round = 0; round < 400; ++round) {

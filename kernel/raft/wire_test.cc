@@ -115,9 +115,7 @@ TEST(RaftWire, RefusesEveryTruncation) {
   }
 }
 
-TEST(RaftWire, RefusesTrailingBytes) {
-  EXPECT_FALSE(DecodeMessage(Encode(MakeAppend()) + '\0').has_value());
-}
+TEST(RaftWire, RefusesTrailingBytes) { EXPECT_FALSE(DecodeMessage(Encode(MakeAppend()) + '\0').has_value()); }
 
 TEST(RaftWire, RefusesUnknownKindsAndFlags) {
   std::string bytes = Encode(MakeAppend());

@@ -22,8 +22,7 @@ void IntervalIndex::Update(IntervalNode* node) {
   }
 }
 
-IntervalNode* IntervalIndex::Find(std::string_view start, std::string_view end,
-                                  bool unbounded) const {
+IntervalNode* IntervalIndex::Find(std::string_view start, std::string_view end, bool unbounded) const {
   IntervalNode* node = root_;
   while (node != nullptr) {
     int order = Compare(*node, start, end, unbounded);

@@ -62,15 +62,13 @@ class IntervalIndex {
   static bool EndsAfter(const IntervalNode& node, std::string_view key) {
     return node.unbounded_ || key < node.end_;
   }
-  static int Compare(const IntervalNode& node, std::string_view start, std::string_view end,
-                     bool unbounded);
+  static int Compare(const IntervalNode& node, std::string_view start, std::string_view end, bool unbounded);
   static void Update(IntervalNode* node);
   static IntervalNode* Merge(IntervalNode* left, IntervalNode* right);
   static IntervalNode* InsertBelow(IntervalNode* root, IntervalNode* node);
   static IntervalNode* EraseBelow(IntervalNode* root, IntervalNode* node);
   // All before `node` go to `left`, all after it to `right`.
-  static void Split(IntervalNode* root, const IntervalNode& node, IntervalNode** left,
-                    IntervalNode** right);
+  static void Split(IntervalNode* root, const IntervalNode& node, IntervalNode** left, IntervalNode** right);
 
   IntervalNode* root_ = nullptr;
   size_t size_ = 0;

@@ -18,9 +18,7 @@ bool IsTombstone(std::string_view record) {
 
 }  // namespace
 
-uint64_t EventCost(const kw_event& event) {
-  return event.record.len + event.prev.len + kEventOverheadBytes;
-}
+uint64_t EventCost(const kw_event& event) { return event.record.len + event.prev.len + kEventOverheadBytes; }
 
 void SliceItem::SetPrev(SharedBytes record) {
   bool is_present = record.has_value() && !IsTombstone(record.view());

@@ -73,8 +73,7 @@ class SliceMatcher {
   }
   // Marks as asked what `group` needs and is not marked yet, for watches with these flags that want
   // revisions >= from, and appends the items' indexes.
-  void CollectMissing(const Group& group, uint32_t flags, int64_t from,
-                      std::vector<uint32_t>* missing);
+  void CollectMissing(const Group& group, uint32_t flags, int64_t from, std::vector<uint32_t>* missing);
   void Finish();
 
  private:

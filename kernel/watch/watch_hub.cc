@@ -15,8 +15,7 @@ namespace {
 constexpr int64_t kCreditMax = std::numeric_limits<int64_t>::max() / 4;
 
 int64_t AddCredit(int64_t credit, uint64_t bytes) {
-  return bytes > kCreditMax ? kCreditMax
-                            : std::min(credit + static_cast<int64_t>(bytes), kCreditMax);
+  return bytes > kCreditMax ? kCreditMax : std::min(credit + static_cast<int64_t>(bytes), kCreditMax);
 }
 
 }  // namespace
@@ -154,8 +153,7 @@ void WatchHub::Impl::Cancel(Watch* watch, Outcome outcome, int64_t compact_revis
   registry_.Remove(watch);
 }
 
-void WatchHub::Impl::Progress(const kw_watch_sink* sink, const uint64_t* ids, size_t count,
-                              void* ctx) {
+void WatchHub::Impl::Progress(const kw_watch_sink* sink, const uint64_t* ids, size_t count, void* ctx) {
   Watch* known = nullptr;
   for (size_t i = 0; i < count; ++i) {
     Watch* watch = registry_.Find(ids[i]);
@@ -207,14 +205,12 @@ int64_t WatchHub::Impl::Emit(Watch* watch, const EventList& list) {
   const kw_event* const* stop = end;
   uint64_t cost = list.cost;
   if (begin != end && (*begin)->mod_revision < watch->next_revision) {
-    begin = std::partition_point(begin, end, [watch](const kw_event* event) {
-      return event->mod_revision < watch->next_revision;
-    });
+    begin = std::partition_point(
+        begin, end, [watch](const kw_event* event) { return event->mod_revision < watch->next_revision; });
     cost = 0;
     for (auto at = begin; at != end; ++at) cost += EventCost(**at);
   }
-  int64_t stop_revision =
-      list.stop_revision == 0 ? 0 : std::max(list.stop_revision, watch->next_revision);
+  int64_t stop_revision = list.stop_revision == 0 ? 0 : std::max(list.stop_revision, watch->next_revision);
   if (begin == end) return stop_revision;
   if (watch->credit <= 0) return (*begin)->mod_revision;
   uint64_t credit = static_cast<uint64_t>(watch->credit);
@@ -267,8 +263,8 @@ Watch* WatchHub::Impl::Pick(bool in_memory) {
   for (Watch* watch : registry_.ready()) {
     if ((watch->next_revision >= recent_from) != in_memory) continue;
     if (in_memory && watch->blocked) continue;
-    if (picked == nullptr || (by_age ? watch->served < picked->served
-                                     : watch->next_revision < picked->next_revision)) {
+    if (picked == nullptr ||
+        (by_age ? watch->served < picked->served : watch->next_revision < picked->next_revision)) {
       picked = watch;
     }
   }
@@ -297,15 +293,13 @@ bool WatchHub::Impl::Step(size_t changes_max) {
 
 Slice WatchHub::Impl::RecentSlice(int64_t from, size_t changes_max) const {
   const std::deque<mvcc::Change>& recent = source_->recent();
-  auto at = std::partition_point(recent.begin(), recent.end(), [from](const mvcc::Change& change) {
-    return change.revision.main < from;
-  });
+  auto at = std::partition_point(recent.begin(), recent.end(),
+                                 [from](const mvcc::Change& change) { return change.revision.main < from; });
   Slice slice;
   slice.from = from;
   slice.reached = revision_;
   for (; at != recent.end() && at->revision.main <= revision_; ++at) {
-    bool is_new_revision =
-        !slice.owned.empty() && slice.owned.back().revision.main != at->revision.main;
+    bool is_new_revision = !slice.owned.empty() && slice.owned.back().revision.main != at->revision.main;
     if (is_new_revision && slice.owned.size() >= changes_max) {
       slice.reached = slice.owned.back().revision.main;
       break;
@@ -361,8 +355,7 @@ void WatchHub::Impl::CatchUp(Slice* slice, bool may_read) {
   }
   matcher_.Finish();
   for (Watch* watch : participants_) {
-    watch->next_revision =
-        watch->stop_revision != 0 ? watch->stop_revision : slice->reached + 1;
+    watch->next_revision = watch->stop_revision != 0 ? watch->stop_revision : slice->reached + 1;
     if (watch->next_revision > revision_) {
       registry_.SetLagging(watch, false);
     } else {
@@ -498,9 +491,7 @@ void WatchHub::OnHistory(std::vector<mvcc::Change> changes, int64_t reached) {
   impl_->OnHistory(std::move(changes), reached);
 }
 std::vector<mvcc::Revision> WatchHub::NextPrevReads() { return impl_->NextPrevReads(); }
-void WatchHub::OnPrevRecords(std::vector<SharedBytes> records) {
-  impl_->OnPrevRecords(std::move(records));
-}
+void WatchHub::OnPrevRecords(std::vector<SharedBytes> records) { impl_->OnPrevRecords(std::move(records)); }
 void WatchHub::OnReadFailed() { impl_->OnReadFailed(); }
 void WatchHub::Flush(uint64_t cluster_id, uint64_t member_id, uint64_t raft_term) {
   impl_->Flush(cluster_id, member_id, raft_term);

@@ -39,8 +39,8 @@ struct HistoryRead {
 
 struct Stats {
   size_t watches = 0, lagging = 0, ranges = 0;
-  uint64_t events = 0;      // Delivered, each watch counts.
-  uint64_t catch_ups = 0;   // Slices of old changes that were delivered.
+  uint64_t events = 0;     // Delivered, each watch counts.
+  uint64_t catch_ups = 0;  // Slices of old changes that were delivered.
   uint64_t history_reads = 0;
 };
 

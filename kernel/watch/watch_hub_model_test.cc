@@ -18,8 +18,8 @@ namespace {
 
 struct ModelWatch {
   WatchSpec spec;
-  int64_t start = 0;          // The first revision it wants.
-  size_t next = 0;            // Index in history of the first change not looked at yet.
+  int64_t start = 0;  // The first revision it wants.
+  size_t next = 0;    // Index in history of the first change not looked at yet.
   int64_t credit = 0;
   bool is_created = false, is_canceled = false;
   int64_t progress = 0;
@@ -66,8 +66,8 @@ class Model {
       std::map<std::string, Write> writes;
       for (uint32_t keys = 1 + Random(3); keys > 0; --keys) {
         std::string key = Key();
-        writes[key] = {key, Chance(3) ? std::nullopt
-                                      : std::optional<std::string>(std::string(Random(60), 'v'))};
+        writes[key] = {key,
+                       Chance(3) ? std::nullopt : std::optional<std::string>(std::string(Random(60), 'v'))};
       }
       std::vector<Write> list;
       for (auto& [key, write] : writes) list.push_back(write);
@@ -274,8 +274,7 @@ class Model {
       ++watch->events;
       // Ordered, unique, reliable: it is the next one that is wanted.
       SkipTo(batch.watch, watch, event.revision);
-      while (watch->next < store_.history.size() &&
-             !Wants(*watch, store_.history[watch->next].change)) {
+      while (watch->next < store_.history.size() && !Wants(*watch, store_.history[watch->next].change)) {
         ++watch->next;
       }
       ASSERT_LT(watch->next, store_.history.size());
@@ -284,8 +283,7 @@ class Model {
       ASSERT_EQ(event.kind, change.kind);
       ASSERT_EQ(event.record, change.record.view());
       CheckPrevious(event, change, *watch);
-      uint64_t event_cost =
-          event.record.size() + (event.prev.has_value() ? event.prev->size() : 0) + 64;
+      uint64_t event_cost = event.record.size() + (event.prev.has_value() ? event.prev->size() : 0) + 64;
       cost += event_cost;
       if (event.revision != last_main) cost_but_last += event_cost;
     }
@@ -296,8 +294,7 @@ class Model {
     SkipTo(batch.watch, watch, last_main + 1);
   }
 
-  void CheckPrevious(const ReceivedEvent& event, const mvcc::Change& change,
-                     const ModelWatch& watch) {
+  void CheckPrevious(const ReceivedEvent& event, const mvcc::Change& change, const ModelWatch& watch) {
     const FakeStore::Version* previous =
         store_.Previous(mvcc::RecordKey(change.record.view()), change.revision);
     bool is_wanted = (watch.spec.flags & KW_WATCH_PREV_KV) != 0;

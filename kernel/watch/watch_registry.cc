@@ -29,8 +29,7 @@ WatchRegistry::~WatchRegistry() {
   for (Watch* watch : All()) Remove(watch);
 }
 
-Watch* WatchRegistry::Add(uint64_t id, std::string_view start, std::string_view end,
-                          uint32_t flags) {
+Watch* WatchRegistry::Add(uint64_t id, std::string_view start, std::string_view end, uint32_t flags) {
   auto [at, inserted] = watches_.try_emplace(id, nullptr);
   KW_CHECK(inserted);
   at->second = std::make_unique<Watch>();

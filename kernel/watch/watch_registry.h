@@ -20,8 +20,7 @@
 namespace keyway::watch {
 
 inline constexpr uint32_t kNotListed = UINT32_MAX;
-inline constexpr uint32_t kWatchFlags =
-    KW_WATCH_PREV_KV | KW_WATCH_NO_PUT | KW_WATCH_NO_DELETE;
+inline constexpr uint32_t kWatchFlags = KW_WATCH_PREV_KV | KW_WATCH_NO_PUT | KW_WATCH_NO_DELETE;
 
 struct Group;
 
@@ -32,12 +31,12 @@ struct Watch {
   Group* group = nullptr;
   // Lagging: everything before it was delivered. Synced: no event before it is wanted.
   int64_t next_revision = 0;
-  int64_t credit = 0;        // Events may be delivered while it is above 0.
-  uint64_t served = 0;       // The number of the last slice of old changes that it took part in.
+  int64_t credit = 0;         // Events may be delivered while it is above 0.
+  uint64_t served = 0;        // The number of the last slice of old changes that it took part in.
   int64_t stop_revision = 0;  // During a slice: where this watch could not go on; 0: nowhere.
-  uint32_t flags = 0;        // kWatchFlags
+  uint32_t flags = 0;         // kWatchFlags
   bool lagging = false;
-  bool blocked = false;      // Waits for a read that it cannot start; not to be picked meanwhile.
+  bool blocked = false;  // Waits for a read that it cannot start; not to be picked meanwhile.
   uint32_t group_index = kNotListed, lagging_index = kNotListed, ready_index = kNotListed;
 };
 

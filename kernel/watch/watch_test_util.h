@@ -99,8 +99,7 @@ class FakeStore final : public ChangeSource {
       Version& version = history[i];
       if (version.change.revision.main > at) continue;
       bool is_newest = seen.insert(mvcc::RecordKey(version.change.record.view())).second;
-      bool is_old_tombstone =
-          version.change.kind == KW_EVENT_DELETE && version.change.revision.main < at;
+      bool is_old_tombstone = version.change.kind == KW_EVENT_DELETE && version.change.revision.main < at;
       if (!is_newest || is_old_tombstone) version.dropped = true;
     }
   }

@@ -49,7 +49,7 @@ class Arena {
 
   std::vector<std::unique_ptr<std::max_align_t[]>> blocks_;
   std::vector<size_t> block_bytes_;
-  size_t used_ = 0; // of the last block
+  size_t used_ = 0;  // of the last block
 };
 
 }  // namespace keyway::api_etcd

@@ -15,8 +15,7 @@ uint8_t* Body::Extend(size_t count) {
   return chunks_->back().bytes.Extend(count);
 }
 
-void Body::AppendRecords(uint32_t field, const kw_slice* records, size_t count,
-                         size_t total_bytes) {
+void Body::AppendRecords(uint32_t field, const kw_slice* records, size_t count, size_t total_bytes) {
   if (count == 0) return;
   if (chunks_ == nullptr) chunks_ = new std::deque<Chunk>();
   Chunk& chunk = chunks_->emplace_back();
@@ -40,8 +39,7 @@ size_t Body::CopyRecords(Chunk& chunk, uint8_t* out, size_t count) {
   while (copied < count && chunk.record_index < chunk.record_count) {
     const kw_slice record = chunk.records[chunk.record_index];
     uint8_t head[16];
-    const size_t head_bytes =
-        static_cast<size_t>(PutBytesHead(head, chunk.field, record.len) - head);
+    const size_t head_bytes = static_cast<size_t>(PutBytesHead(head, chunk.field, record.len) - head);
     if (chunk.record_offset < head_bytes) {
       const size_t part = std::min(head_bytes - chunk.record_offset, count - copied);
       std::memcpy(out + copied, head + chunk.record_offset, part);

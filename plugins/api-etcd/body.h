@@ -48,7 +48,7 @@ class Body {
     const kw_slice* records = nullptr;
     size_t record_count = 0;
     size_t record_index = 0;
-    size_t record_offset = 0; // within the head and the bytes of the current record
+    size_t record_offset = 0;  // within the head and the bytes of the current record
     uint32_t field = 0;
     kw_reply* reply = nullptr;
   };
@@ -59,7 +59,7 @@ class Body {
   static constexpr size_t kBufferKeptBytes = 4096;
 
   Pool* const maybe_pool_ = nullptr;
-  Buffer flat_; // what comes before chunks_
+  Buffer flat_;  // what comes before chunks_
   std::deque<Chunk>* chunks_ = nullptr;
   size_t pending_bytes_ = 0;
   uint64_t consumed_bytes_ = 0;

@@ -36,18 +36,18 @@ class CallOwner {
 
 struct Call final : Posted {
   IoThread* io = nullptr;
-  CallOwner* maybe_owner = nullptr; // NULL: nobody waits any more
+  CallOwner* maybe_owner = nullptr;  // NULL: nobody waits any more
   Rpc rpc = Rpc::kRange;
   union {
-    kw_request request; // The common first member of all.
+    kw_request request;  // The common first member of all.
     kw_range_request range;
     kw_txn_request txn;
     kw_compact_request compact;
     kw_lease_request lease;
     kw_member_request member;
   };
-  kw_op op = {};      // the operation of a plain put or delete
-  Buffer input;       // what the request's slices point into
+  kw_op op = {};  // the operation of a plain put or delete
+  Buffer input;   // what the request's slices point into
   Arena arena;
   // The outcome, written by the core thread before it hands the call over.
   int32_t code = KW_OK;

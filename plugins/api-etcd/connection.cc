@@ -51,18 +51,18 @@ struct Connection::Identification final : Posted {
     if (self->maybe_connection == nullptr) return;
     self->maybe_connection->maybe_identification_ = nullptr;
     self->maybe_connection->OnIdentified(
-        self->code, {self->principal.name, std::min<size_t>(self->principal.len, 248)},
-        self->text);
+        self->code, {self->principal.name, std::min<size_t>(self->principal.len, 248)}, self->text);
   }
 };
 
 Connection::Connection(IoThread* io, int fd, bool is_tls, std::string address)
-    : io_(io), fd_(fd), is_tls_(is_tls), address_(std::move(address)),
+    : io_(io),
+      fd_(fd),
+      is_tls_(is_tls),
+      address_(std::move(address)),
       phase_(is_tls ? Phase::kHandshake : Phase::kPreface) {
   deadline_.connection = this;
-  deadline_.fire = [](TimerWheel::Timer* timer) {
-    static_cast<DeadlineTimer*>(timer)->connection->Close();
-  };
+  deadline_.fire = [](TimerWheel::Timer* timer) { static_cast<DeadlineTimer*>(timer)->connection->Close(); };
 }
 
 Connection::~Connection() {
@@ -198,7 +198,7 @@ void Connection::Authenticate() {
   auto* const question = new Identification();
   append(leaf, &question->leaf);
   X509_free(leaf);
-  STACK_OF(X509)* const chain = SSL_get_peer_cert_chain(ssl_); // On a server: without the leaf.
+  STACK_OF(X509)* const chain = SSL_get_peer_cert_chain(ssl_);  // On a server: without the leaf.
   for (int i = 0; chain != nullptr && i < sk_X509_num(chain); ++i) {
     append(sk_X509_value(chain, i), &question->chain);
   }
@@ -218,9 +218,8 @@ void Connection::Authenticate() {
   maybe_identification_ = question;
   phase_ = Phase::kAuthenticate;
   io_->AddOutstanding();
-  const int32_t code =
-      io_->server().identity->authenticate(io_->server().host, &question->evidence,
-                                           &question->principal, &question->completion);
+  const int32_t code = io_->server().identity->authenticate(io_->server().host, &question->evidence,
+                                                            &question->principal, &question->completion);
   if (code == KW_PENDING) {
     UpdateInterest();
     return;
@@ -296,15 +295,15 @@ void Connection::Flush() {
   }
   if (out_.empty()) {
     out_.Reset(kOutputBytesSoft * 2);
-    const bool is_over = protocol_ == nullptr ? is_draining_ || is_read_over_
-                                              : protocol_->IsFinished() || is_read_over_;
+    const bool is_over =
+        protocol_ == nullptr ? is_draining_ || is_read_over_ : protocol_->IsFinished() || is_read_over_;
     if (is_over && protocol_ != nullptr && ssl_ != nullptr) SSL_shutdown(ssl_);
     if (is_over) {
       Close();
       return;
     }
   } else if (!is_write_blocked_) {
-    io_->MarkDirty(this); // More to do, but others come first.
+    io_->MarkDirty(this);  // More to do, but others come first.
   }
   if (has_more_to_read_) io_->MarkDirty(this);
   UpdateInterest();

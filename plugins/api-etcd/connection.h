@@ -51,7 +51,7 @@ class Connection final : public Pollable {
   // (Re)sets the connection's one deadline; 0: none. When it passes, the connection is closed.
   void SetDeadline(uint64_t at_ns);
 
-  bool is_dirty = false; // of the loop
+  bool is_dirty = false;  // of the loop
 
  private:
   enum class Phase { kHandshake, kAuthenticate, kPreface, kServing };

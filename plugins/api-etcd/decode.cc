@@ -32,7 +32,7 @@ struct TxnDecoder {
 Decoded TxnDecoder::Compare(kw_slice message, kw_cmp* out) {
   WireReader reader(message);
   uint64_t number = 0;
-  uint32_t union_field = 0; // Which target_union was set last.
+  uint32_t union_field = 0;  // Which target_union was set last.
   int64_t union_number = 0;
   kw_slice union_value = {};
   while (reader.Next()) {
@@ -107,7 +107,7 @@ Decoded TxnDecoder::Op(kw_slice message, kw_op* out, uint32_t depth) {
     }
     default:
       info->is_read_only = false;
-      out->kind = 0; // The kernel answers KEY_NOT_FOUND, as etcd does for an unset operation.
+      out->kind = 0;  // The kernel answers KEY_NOT_FOUND, as etcd does for an unset operation.
       return Decoded::kOk;
   }
 }

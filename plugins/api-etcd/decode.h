@@ -15,8 +15,8 @@ struct RangeInfo {
   bool is_serializable = false;
 };
 struct TxnInfo {
-  bool is_read_only = true;    // nothing but ranges, and no nested transaction
-  bool is_serializable = true; // all ranges are
+  bool is_read_only = true;     // nothing but ranges, and no nested transaction
+  bool is_serializable = true;  // all ranges are
 };
 
 Decoded DecodeRange(kw_slice message, kw_range* out, RangeInfo* info);

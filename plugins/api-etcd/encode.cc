@@ -9,9 +9,7 @@ namespace {
 // Field numbers of ResponseOp equal KW_OP_.
 static_assert(KW_OP_RANGE == 1 && KW_OP_PUT == 2 && KW_OP_DELETE == 3 && KW_OP_TXN == 4);
 
-size_t HeaderBytes(const EncodedHeader* header) {
-  return header == nullptr ? 0 : header->field_bytes();
-}
+size_t HeaderBytes(const EncodedHeader* header) { return header == nullptr ? 0 : header->field_bytes(); }
 
 bool HasChange(const kw_op_result* results, size_t count) {
   for (size_t i = 0; i < count; ++i) {
@@ -50,8 +48,7 @@ TxnCursor::TxnCursor(const kw_reply& reply) : before(reply.revision), after(repl
 
 size_t OpResponseBytes(const kw_op_result& result, TxnCursor* cursor) {
   if (result.kind == KW_OP_TXN) {
-    return BytesFieldBytes(1, 0) +
-           NumberFieldBytes(2, (result.flags & KW_RESULT_SUCCEEDED) != 0 ? 1 : 0) +
+    return BytesFieldBytes(1, 0) + NumberFieldBytes(2, (result.flags & KW_RESULT_SUCCEEDED) != 0 ? 1 : 0) +
            TxnResponsesBytes(result.nested, result.nested_count, cursor);
   }
   const EncodedHeader header = EncodedHeader::OfRevision(cursor->Step(result));
@@ -64,8 +61,7 @@ size_t OpResponseBytes(const kw_op_result& result, TxnCursor* cursor) {
 size_t TxnResponsesBytes(const kw_op_result* results, size_t count, TxnCursor* cursor) {
   size_t bytes = 0;
   for (size_t i = 0; i < count; ++i) {
-    bytes += BytesFieldBytes(
-        3, BytesFieldBytes(results[i].kind, OpResponseBytes(results[i], cursor)));
+    bytes += BytesFieldBytes(3, BytesFieldBytes(results[i].kind, OpResponseBytes(results[i], cursor)));
   }
   return bytes;
 }
@@ -85,8 +81,7 @@ size_t EventBytes(const kw_event& event, bool has_prev) {
 size_t WatchResponseBytes(const WatchResponse& response) {
   size_t bytes = HeaderBytes(response.header) +
                  NumberFieldBytes(2, static_cast<uint64_t>(response.watch_id)) +
-                 NumberFieldBytes(3, response.is_created) +
-                 NumberFieldBytes(4, response.is_canceled) +
+                 NumberFieldBytes(3, response.is_created) + NumberFieldBytes(4, response.is_canceled) +
                  NumberFieldBytes(5, static_cast<uint64_t>(response.compact_revision)) +
                  NumberFieldBytes(7, response.is_fragment);
   if (response.cancel_reason.len != 0) bytes += BytesFieldBytes(6, response.cancel_reason.len);

@@ -172,7 +172,7 @@ struct WatchResponse {
   bool is_fragment = false;
   const kw_event* const* events = nullptr;
   size_t event_count = 0;
-  bool has_prev = false; // whether the watch asked for previous pairs
+  bool has_prev = false;  // whether the watch asked for previous pairs
 };
 
 size_t EventBytes(const kw_event& event, bool has_prev);

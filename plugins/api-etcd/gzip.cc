@@ -16,8 +16,7 @@ constexpr int kGzipWindowBits = 15 + 16;
 
 void GzipCompress(kw_slice input, Buffer* out) {
   z_stream stream = {};
-  if (deflateInit2(&stream, Z_BEST_SPEED, Z_DEFLATED, kGzipWindowBits, 8, Z_DEFAULT_STRATEGY) !=
-      Z_OK) {
+  if (deflateInit2(&stream, Z_BEST_SPEED, Z_DEFLATED, kGzipWindowBits, 8, Z_DEFAULT_STRATEGY) != Z_OK) {
     throw std::bad_alloc();
   }
   const size_t bound = deflateBound(&stream, input.len);

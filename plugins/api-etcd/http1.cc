@@ -23,8 +23,7 @@ bool IsToken(std::string_view text) {
 bool EqualsIgnoringCase(std::string_view text, std::string_view lower) {
   if (text.size() != lower.size()) return false;
   for (size_t i = 0; i < text.size(); ++i) {
-    const char character = text[i] >= 'A' && text[i] <= 'Z' ? static_cast<char>(text[i] | 0x20)
-                                                            : text[i];
+    const char character = text[i] >= 'A' && text[i] <= 'Z' ? static_cast<char>(text[i] | 0x20) : text[i];
     if (character != lower[i]) return false;
   }
   return true;

@@ -44,7 +44,7 @@ class Http1 final : public Protocol, public HttpExchange {
   Connection* const connection_;
   Buffer in_;
   std::unique_ptr<HttpQuery> query_;
-  std::unique_ptr<HttpQuery> finished_; // Destroyed once it is off the stack.
+  std::unique_ptr<HttpQuery> finished_;  // Destroyed once it is off the stack.
   bool is_starting_ = false;
   bool is_head_only_ = false;
   bool keeps_alive_ = true;

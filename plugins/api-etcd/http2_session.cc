@@ -94,9 +94,8 @@ void Http2Session::Produce() {
 void Http2Session::Drain() {
   if (is_draining_) return;
   is_draining_ = true;
-  nghttp2_submit_goaway(session_, NGHTTP2_FLAG_NONE,
-                        nghttp2_session_get_last_proc_stream_id(session_), NGHTTP2_NO_ERROR,
-                        nullptr, 0);
+  nghttp2_submit_goaway(session_, NGHTTP2_FLAG_NONE, nghttp2_session_get_last_proc_stream_id(session_),
+                        NGHTTP2_NO_ERROR, nullptr, 0);
   for (Stream* stream = first_stream_; stream != nullptr; stream = stream->next) stream->Drain();
 }
 
@@ -135,7 +134,7 @@ bool Http2Session::IsAbusive(uint8_t frame_type) {
     case NGHTTP2_RST_STREAM:
       RollAbuseWindow();
       return ++reset_count_ > kResetsMax + completed_count_;
-    case NGHTTP2_PING: // Clients probe the bandwidth with one ping for each DATA they got.
+    case NGHTTP2_PING:  // Clients probe the bandwidth with one ping for each DATA they got.
     case NGHTTP2_SETTINGS:
     case NGHTTP2_PRIORITY:
       RollAbuseWindow();
@@ -163,8 +162,8 @@ int Http2Session::OnBeginFrame(nghttp2_session*, const nghttp2_frame_hd* head, v
     self->continuation_count_ = 0;
   }
   // An empty DATA frame that does not end anything is noise as well.
-  const bool is_noise = head->type == NGHTTP2_DATA && head->length == 0 &&
-                        (head->flags & NGHTTP2_FLAG_END_STREAM) == 0;
+  const bool is_noise =
+      head->type == NGHTTP2_DATA && head->length == 0 && (head->flags & NGHTTP2_FLAG_END_STREAM) == 0;
   if (self->IsAbusive(is_noise ? uint8_t{NGHTTP2_PING} : head->type)) {
     self->Calm(head->type == NGHTTP2_RST_STREAM ? "rapid_reset" : "control_flood");
   }
@@ -185,12 +184,11 @@ int Http2Session::OnBeginHeaders(nghttp2_session* session, const nghttp2_frame* 
   return 0;
 }
 
-int Http2Session::OnHeader(nghttp2_session* session, const nghttp2_frame* frame,
-                           const uint8_t* name, size_t name_bytes, const uint8_t* value,
-                           size_t value_bytes, uint8_t, void*) {
+int Http2Session::OnHeader(nghttp2_session* session, const nghttp2_frame* frame, const uint8_t* name,
+                           size_t name_bytes, const uint8_t* value, size_t value_bytes, uint8_t, void*) {
   if (frame->headers.cat != NGHTTP2_HCAT_REQUEST) return 0;
-  auto* const stream = static_cast<Stream*>(
-      nghttp2_session_get_stream_user_data(session, frame->hd.stream_id));
+  auto* const stream =
+      static_cast<Stream*>(nghttp2_session_get_stream_user_data(session, frame->hd.stream_id));
   if (stream != nullptr) {
     stream->OnHeader({reinterpret_cast<const char*>(name), name_bytes},
                      {reinterpret_cast<const char*>(value), value_bytes});
@@ -212,8 +210,8 @@ int Http2Session::OnFrame(nghttp2_session*, const nghttp2_frame* frame, void* us
   return 0;
 }
 
-int Http2Session::OnData(nghttp2_session* session, uint8_t, int32_t stream_id,
-                         const uint8_t* bytes, size_t count, void* user) {
+int Http2Session::OnData(nghttp2_session* session, uint8_t, int32_t stream_id, const uint8_t* bytes,
+                         size_t count, void* user) {
   Http2Session* const self = Self(user);
   self->received_bytes_ += count;
   nghttp2_session_consume_connection(session, count);
@@ -244,15 +242,15 @@ int Http2Session::OnStreamClose(nghttp2_session* session, int32_t stream_id, uin
   return 0;
 }
 
-ssize_t Http2Session::ReadBody(nghttp2_session*, int32_t stream_id, uint8_t*, size_t count,
-                               uint32_t* flags, nghttp2_data_source*, void* user) {
+ssize_t Http2Session::ReadBody(nghttp2_session*, int32_t stream_id, uint8_t*, size_t count, uint32_t* flags,
+                               nghttp2_data_source*, void* user) {
   Stream* const stream = Self(user)->StreamOf(stream_id);
   if (stream == nullptr) return NGHTTP2_ERR_TEMPORAL_CALLBACK_FAILURE;
   return stream->ReadBody(count, flags);
 }
 
-int Http2Session::SendData(nghttp2_session*, nghttp2_frame* frame, const uint8_t* frame_head,
-                           size_t count, nghttp2_data_source*, void* user) {
+int Http2Session::SendData(nghttp2_session*, nghttp2_frame* frame, const uint8_t* frame_head, size_t count,
+                           nghttp2_data_source*, void* user) {
   Http2Session* const self = Self(user);
   Stream* const stream = self->StreamOf(frame->hd.stream_id);
   if (stream == nullptr) return NGHTTP2_ERR_TEMPORAL_CALLBACK_FAILURE;

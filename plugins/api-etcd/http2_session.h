@@ -44,18 +44,17 @@ class Http2Session final : public Protocol {
   static nghttp2_option* SessionOptions();
   static int OnBeginFrame(nghttp2_session*, const nghttp2_frame_hd* head, void* user);
   static int OnBeginHeaders(nghttp2_session*, const nghttp2_frame* frame, void* user);
-  static int OnHeader(nghttp2_session*, const nghttp2_frame* frame, const uint8_t* name,
-                      size_t name_bytes, const uint8_t* value, size_t value_bytes, uint8_t flags,
-                      void* user);
+  static int OnHeader(nghttp2_session*, const nghttp2_frame* frame, const uint8_t* name, size_t name_bytes,
+                      const uint8_t* value, size_t value_bytes, uint8_t flags, void* user);
   static int OnFrame(nghttp2_session*, const nghttp2_frame* frame, void* user);
-  static int OnData(nghttp2_session*, uint8_t flags, int32_t stream_id, const uint8_t* bytes,
-                    size_t count, void* user);
+  static int OnData(nghttp2_session*, uint8_t flags, int32_t stream_id, const uint8_t* bytes, size_t count,
+                    void* user);
   static int OnSent(nghttp2_session*, const nghttp2_frame* frame, void* user);
   static int OnStreamClose(nghttp2_session*, int32_t stream_id, uint32_t error_code, void* user);
-  static ssize_t ReadBody(nghttp2_session*, int32_t stream_id, uint8_t* buffer, size_t count,
-                          uint32_t* flags, nghttp2_data_source* source, void* user);
-  static int SendData(nghttp2_session*, nghttp2_frame* frame, const uint8_t* frame_head,
-                      size_t count, nghttp2_data_source* source, void* user);
+  static ssize_t ReadBody(nghttp2_session*, int32_t stream_id, uint8_t* buffer, size_t count, uint32_t* flags,
+                          nghttp2_data_source* source, void* user);
+  static int SendData(nghttp2_session*, nghttp2_frame* frame, const uint8_t* frame_head, size_t count,
+                      nghttp2_data_source* source, void* user);
 
   Stream* StreamOf(int32_t stream_id);
   void CloseStream(Stream* stream, uint32_t error_code);
@@ -66,11 +65,11 @@ class Http2Session final : public Protocol {
   Connection* const connection_;
   nghttp2_session* session_ = nullptr;
   nghttp2_data_provider provider_ = {};
-  Stream* first_stream_ = nullptr; // A doubly-linked list of all open ones.
+  Stream* first_stream_ = nullptr;  // A doubly-linked list of all open ones.
   size_t stream_count_ = 0;
-  size_t buffered_bytes_ = 0; // of requests that are not complete
-  size_t unsent_bytes_ = 0;   // of responses
-  uint64_t received_bytes_ = 0; // DATA since the last turn, for the metrics.
+  size_t buffered_bytes_ = 0;    // of requests that are not complete
+  size_t unsent_bytes_ = 0;      // of responses
+  uint64_t received_bytes_ = 0;  // DATA since the last turn, for the metrics.
   uint64_t sent_bytes_ = 0;
   // Since the start of the abuse window.
   uint64_t window_start_ns_ = 0;
@@ -80,7 +79,7 @@ class Http2Session final : public Protocol {
   uint64_t data_count_ = 0;
   uint32_t continuation_count_ = 0;
   bool is_draining_ = false;
-  bool is_over_ = false; // GOAWAY for abuse was queued: nothing more is read.
+  bool is_over_ = false;  // GOAWAY for abuse was queued: nothing more is read.
 };
 
 }  // namespace keyway::api_etcd

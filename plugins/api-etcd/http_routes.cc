@@ -92,15 +92,14 @@ HttpQuery::~HttpQuery() {
 void HttpQuery::Start(std::string_view method, std::string_view target) {
   const size_t question = std::min(target.find('?'), target.size());
   const std::string_view path = target.substr(0, question);
-  const std::string_view query =
-      question < target.size() ? target.substr(question + 1) : std::string_view();
+  const std::string_view query = question < target.size() ? target.substr(question + 1) : std::string_view();
   const auto is_under = [&](std::string_view root) {
     return path == root || (path.starts_with(root) && path[root.size()] == '/');
   };
-  const bool is_known = path == "/health" || path == "/version" || path == "/metrics" ||
-                        is_under("/livez") || is_under("/readyz");
+  const bool is_known = path == "/health" || path == "/version" || path == "/metrics" || is_under("/livez") ||
+                        is_under("/readyz");
   if (!is_known) return exchange_->Respond(NotFound());
-  if (path == "/metrics") return Metrics(); // Any method, as etcd does.
+  if (path == "/metrics") return Metrics();  // Any method, as etcd does.
   if (method != "GET") return exchange_->Respond(MethodNotAllowed());
   if (path == "/version") return Version();
   if (path == "/health") return StartHealth(query);
@@ -113,8 +112,8 @@ void HttpQuery::Version() {
   const std::string cluster = Major(version);
   HttpResponse response;
   response.content_type = "application/json";
-  response.body = "{\"etcdserver\":\"" + version + "\",\"etcdcluster\":\"" + cluster +
-                  "\",\"storage\":\"" + cluster + "\"}";
+  response.body = "{\"etcdserver\":\"" + version + "\",\"etcdcluster\":\"" + cluster + "\",\"storage\":\"" +
+                  cluster + "\"}";
   exchange_->Respond(std::move(response));
 }
 
@@ -124,8 +123,7 @@ void HttpQuery::Metrics() {
   kw_writer writer = {&response.body, &AppendToString};
   kw_error error = NoError();
   const int32_t code =
-      exposition == nullptr ? KW_NOT_FOUND
-                            : exposition->render(io_->server().host, &writer, &error);
+      exposition == nullptr ? KW_NOT_FOUND : exposition->render(io_->server().host, &writer, &error);
   if (code == KW_NOT_FOUND) return exchange_->Respond(NotFound());
   if (code != KW_OK) {
     response.status = 503;
@@ -139,16 +137,15 @@ void HttpQuery::Metrics() {
 void HttpQuery::StartHealth(std::string_view query) {
   kind_ = Kind::kHealth;
   std::vector<std::string> values;
-  const bool is_serializable = QueryHas(query, "serializable", &values) &&
-                               std::count(values.begin(), values.end(), "true") > 0;
+  const bool is_serializable =
+      QueryHas(query, "serializable", &values) && std::count(values.begin(), values.end(), "true") > 0;
   if (!is_serializable && io_->server().leader_id() == 0) return FinishHealth("RAFT NO LEADER");
   ReadKey(is_serializable);
 }
 
 void HttpQuery::ReadKey(bool is_serializable) {
   Call* const call = io_->NewCall(this, Rpc::kRange);
-  kw_range_request* const request =
-      call->Init(&call->range, KW_REQ_RANGE, io_->now_ns() + kProbeTimeoutNs);
+  kw_range_request* const request = call->Init(&call->range, KW_REQ_RANGE, io_->now_ns() + kProbeTimeoutNs);
   request->req.flags = is_serializable ? KW_REQ_SERIALIZABLE : 0;
   call->input.Append(kProbeKey);
   request->range.key = call->input.slice();
@@ -176,8 +173,7 @@ void HttpQuery::FinishHealth(std::string_view reason) {
   HttpResponse response;
   response.status = reason.empty() ? 200 : 503;
   response.body = reason.empty() ? "{\"health\":\"true\",\"reason\":\"\"}"
-                                 : "{\"health\":\"false\",\"reason\":\"" + std::string(reason) +
-                                       "\"}";
+                                 : "{\"health\":\"false\",\"reason\":\"" + std::string(reason) + "\"}";
   exchange_->Respond(std::move(response));
 }
 
@@ -190,8 +186,7 @@ void HttpQuery::StartChecks(std::string_view root, std::string_view path, std::s
   const std::string_view wanted =
       path.size() > root.size() + 2 ? path.substr(root.size() + 2) : std::string_view();
   std::vector<const char*> names = {kSerializableRead};
-  if (root == "readyz") names = {kNonLearner, kDataCorruption, kSerializableRead,
-                                 kLinearizableRead};
+  if (root == "readyz") names = {kNonLearner, kDataCorruption, kSerializableRead, kLinearizableRead};
   for (const char* name : names) {
     if (!wanted.empty() && wanted != name) continue;
     if (std::find(excluded.begin(), excluded.end(), name) != excluded.end()) continue;
@@ -210,7 +205,7 @@ void HttpQuery::NextCheck() {
     if (name == kNonLearner && io_->server().is_learner()) {
       check.failure = "node is a learner";
     }
-    check.is_done = true; // There are no alarms yet that data_corruption could report.
+    check.is_done = true;  // There are no alarms yet that data_corruption could report.
     ++check_index_;
   }
   FinishChecks();

@@ -15,9 +15,9 @@ namespace keyway::api_etcd {
 
 struct HttpResponse {
   int status = 200;
-  std::string_view content_type = "text/plain; charset=utf-8"; // Of static storage.
+  std::string_view content_type = "text/plain; charset=utf-8";  // Of static storage.
   bool is_nosniff = false;
-  bool allows_get_only = false; // adds "allow: GET"
+  bool allows_get_only = false;  // adds "allow: GET"
   std::string body;
 };
 
@@ -47,7 +47,7 @@ class HttpQuery final : public CallOwner {
   enum class Kind { kHealth, kChecks };
   struct Check {
     const char* name;
-    std::string failure; // empty: ok
+    std::string failure;  // empty: ok
     bool is_done = false;
   };
 

@@ -62,7 +62,7 @@ int32_t IoThread::Start(kw_error* error) {
   }
   epoll_event event = {};
   event.events = EPOLLIN;
-  event.data.ptr = nullptr; // Of the eventfd; every other one is a Pollable.
+  event.data.ptr = nullptr;  // Of the eventfd; every other one is a Pollable.
   if (epoll_ctl(epoll_fd_, EPOLL_CTL_ADD, event_fd_, &event) != 0) {
     return Fail(error, KW_INTERNAL, "event loop: ", std::strerror(errno));
   }
@@ -280,9 +280,7 @@ void IoThread::RefreshTls() {
     server_->log.Error("tls_refresh_failed", {{"reason", std::string_view(error.text)}});
   }
   tls_timer_.io = this;
-  tls_timer_.fire = [](TimerWheel::Timer* timer) {
-    static_cast<TlsTimer*>(timer)->io->RefreshTls();
-  };
+  tls_timer_.fire = [](TimerWheel::Timer* timer) { static_cast<TlsTimer*>(timer)->io->RefreshTls(); };
   timers_.Set(&tls_timer_, now_ns_ + kTlsRefreshNs);
 }
 

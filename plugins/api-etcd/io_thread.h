@@ -41,8 +41,7 @@ class HandOver {
     Node* head = head_.load(std::memory_order_relaxed);
     do {
       node->next = head;
-    } while (!head_.compare_exchange_weak(head, node, std::memory_order_seq_cst,
-                                          std::memory_order_relaxed));
+    } while (!head_.compare_exchange_weak(head, node, std::memory_order_seq_cst, std::memory_order_relaxed));
     return head == nullptr;
   }
   Node* TakeAll() {
@@ -69,7 +68,7 @@ class IoThread {
 
   // [control]
   int32_t Start(kw_error* error);
-  void RequestStop(); // connections are drained, then closed
+  void RequestStop();  // connections are drained, then closed
   void Join();
 
   // [any]
@@ -143,16 +142,16 @@ class IoThread {
 
   // Of the loop.
   alignas(64) uint64_t now_ns_ = 0;
-  Pool pool_; // Outlives the connections below.
+  Pool pool_;  // Outlives the connections below.
   TimerWheel timers_;
   struct TlsTimer : TimerWheel::Timer {
     IoThread* io = nullptr;
   } tls_timer_;
   kw_watch_sink watch_sink_ = {};
-  uint32_t stop_phase_ = 0; // 1: draining, 2: connections closed
+  uint32_t stop_phase_ = 0;  // 1: draining, 2: connections closed
   uint64_t stop_deadline_ns_ = 0;
   size_t outstanding_ = 0;
-  uint64_t taken_count_ = 0; // posts and deliveries
+  uint64_t taken_count_ = 0;  // posts and deliveries
   std::vector<kw_request*> batch_;
   std::vector<Connection*> dirty_;
   std::vector<Connection*> flushing_;

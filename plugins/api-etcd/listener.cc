@@ -29,8 +29,7 @@ struct Accepted final : Posted {
 
   static void Run(Posted* posted, IoThread* io) {
     const std::unique_ptr<Accepted> accepted(static_cast<Accepted*>(posted));
-    io->Adopt(std::make_unique<Connection>(io, accepted->fd, accepted->is_tls,
-                                           std::move(accepted->address)));
+    io->Adopt(std::make_unique<Connection>(io, accepted->fd, accepted->is_tls, std::move(accepted->address)));
   }
 };
 
@@ -65,8 +64,7 @@ int32_t Listener::Open(Server* server, const std::string& url, std::unique_ptr<L
                       "\": expected http://HOST:PORT, https://HOST:PORT, unix://PATH or "
                       "unixs://PATH");
   }
-  const int32_t code =
-      listener->is_unix_ ? listener->BindUnix(rest, error) : listener->BindTcp(rest, error);
+  const int32_t code = listener->is_unix_ ? listener->BindUnix(rest, error) : listener->BindTcp(rest, error);
   if (code != KW_OK) return code;
   *out = std::move(listener);
   return KW_OK;
@@ -83,9 +81,8 @@ int32_t Listener::BindUnix(const std::string& path, kw_error* error) {
   std::memcpy(address.sun_path, path.data(), path.size());
   fd_ = socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
   if (fd_ < 0) return Fail(error, KW_INTERNAL, "listen ", url_, ": ", std::strerror(errno));
-  unlink(path.c_str()); // Left behind by a process that was killed.
-  if (bind(fd_, reinterpret_cast<const sockaddr*>(&address), sizeof address) != 0 ||
-      listen(fd_, 1024) != 0) {
+  unlink(path.c_str());  // Left behind by a process that was killed.
+  if (bind(fd_, reinterpret_cast<const sockaddr*>(&address), sizeof address) != 0 || listen(fd_, 1024) != 0) {
     return Fail(error, KW_UNAVAILABLE, "listen ", url_, ": ", std::strerror(errno));
   }
   unix_path_ = path;
@@ -96,8 +93,7 @@ int32_t Listener::BindTcp(const std::string& address, kw_error* error) {
   std::string host_port = address.substr(0, address.find('/'));
   const size_t colon = host_port.rfind(':');
   if (colon == std::string::npos || colon + 1 == host_port.size()) {
-    return FailDetail(error, KW_INVALID_ARGUMENT, KW_DETAIL_BAD_CONFIG, "listen \"", url_,
-                      "\": no port");
+    return FailDetail(error, KW_INVALID_ARGUMENT, KW_DETAIL_BAD_CONFIG, "listen \"", url_, "\": no port");
   }
   std::string host = host_port.substr(0, colon);
   const std::string port = host_port.substr(colon + 1);
@@ -109,16 +105,14 @@ int32_t Listener::BindTcp(const std::string& address, kw_error* error) {
   hints.ai_socktype = SOCK_STREAM;
   hints.ai_flags = AI_PASSIVE | AI_NUMERICSERV;
   addrinfo* found = nullptr;
-  const int failure =
-      getaddrinfo(host.empty() ? nullptr : host.c_str(), port.c_str(), &hints, &found);
+  const int failure = getaddrinfo(host.empty() ? nullptr : host.c_str(), port.c_str(), &hints, &found);
   if (failure != 0) {
     return FailDetail(error, KW_INVALID_ARGUMENT, KW_DETAIL_BAD_CONFIG, "listen \"", url_,
                       "\": ", gai_strerror(failure));
   }
   int last_errno = 0;
   for (const addrinfo* at = found; at != nullptr && fd_ < 0; at = at->ai_next) {
-    const int fd =
-        socket(at->ai_family, at->ai_socktype | SOCK_NONBLOCK | SOCK_CLOEXEC, at->ai_protocol);
+    const int fd = socket(at->ai_family, at->ai_socktype | SOCK_NONBLOCK | SOCK_CLOEXEC, at->ai_protocol);
     if (fd < 0) {
       last_errno = errno;
       continue;
@@ -167,15 +161,14 @@ void Listener::OnEvents(uint32_t) {
   for (uint32_t i = 0; i < kAcceptsPerTurnMax && fd_ >= 0; ++i) {
     sockaddr_storage address = {};
     socklen_t address_bytes = sizeof address;
-    const int fd = accept4(fd_, reinterpret_cast<sockaddr*>(&address), &address_bytes,
-                           SOCK_NONBLOCK | SOCK_CLOEXEC);
+    const int fd =
+        accept4(fd_, reinterpret_cast<sockaddr*>(&address), &address_bytes, SOCK_NONBLOCK | SOCK_CLOEXEC);
     if (fd < 0) {
       if (errno == ECONNABORTED || errno == EINTR) continue;
       if (errno != EAGAIN && errno != EWOULDBLOCK) Pause();
       return;
     }
-    if (server_->connection_count.load(std::memory_order_relaxed) >=
-        server_->options.max_connections) {
+    if (server_->connection_count.load(std::memory_order_relaxed) >= server_->options.max_connections) {
       server_->metrics.connections_refused.Add();
       close(fd);
       continue;

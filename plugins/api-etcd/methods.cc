@@ -10,7 +10,7 @@ namespace keyway::api_etcd {
 namespace {
 
 #define KW_METHOD(rpc, type, limited, learner, service, name) \
-  Method{Rpc::rpc, RpcType::type, limited, learner, service, name, "/" service "/" name}
+  Method { Rpc::rpc, RpcType::type, limited, learner, service, name, "/" service "/" name }
 
 constexpr std::array<Method, kRpcCount> kMethods = {
     KW_METHOD(kRange, kUnary, false, true, "etcdserverpb.KV", "Range"),
@@ -22,8 +22,7 @@ constexpr std::array<Method, kRpcCount> kMethods = {
     KW_METHOD(kWatch, kBidiStream, false, false, "etcdserverpb.Watch", "Watch"),
     KW_METHOD(kLeaseGrant, kUnary, true, false, "etcdserverpb.Lease", "LeaseGrant"),
     KW_METHOD(kLeaseRevoke, kUnary, true, false, "etcdserverpb.Lease", "LeaseRevoke"),
-    KW_METHOD(kLeaseKeepAlive, kBidiStream, false, false, "etcdserverpb.Lease",
-              "LeaseKeepAlive"),
+    KW_METHOD(kLeaseKeepAlive, kBidiStream, false, false, "etcdserverpb.Lease", "LeaseKeepAlive"),
     KW_METHOD(kLeaseTimeToLive, kUnary, false, false, "etcdserverpb.Lease", "LeaseTimeToLive"),
     KW_METHOD(kLeaseLeases, kUnary, false, false, "etcdserverpb.Lease", "LeaseLeases"),
     KW_METHOD(kMemberAdd, kUnary, true, false, "etcdserverpb.Cluster", "MemberAdd"),
@@ -67,7 +66,7 @@ constexpr Buckets MakeBuckets() {
   for (size_t i = 0; i < kMethods.size(); ++i) {
     auto& bucket = buckets.methods[Bucket(kMethods[i].path)];
     size_t slot = 0;
-    while (bucket[slot] >= 0) ++slot; // Out of bounds would not compile.
+    while (bucket[slot] >= 0) ++slot;  // Out of bounds would not compile.
     bucket[slot] = static_cast<int8_t>(i);
   }
   return buckets;
@@ -95,9 +94,8 @@ std::string UnknownMethodText(std::string_view path) {
     return "malformed method name: \"" + std::string(path) + "\"";
   }
   const std::string service(name.substr(0, slash));
-  const bool is_known = std::any_of(kMethods.begin(), kMethods.end(), [&](const Method& method) {
-    return method.service == service;
-  });
+  const bool is_known = std::any_of(kMethods.begin(), kMethods.end(),
+                                    [&](const Method& method) { return method.service == service; });
   if (!is_known) return "unknown service " + service;
   return "unknown method " + std::string(name.substr(slash + 1)) + " for service " + service;
 }

@@ -10,13 +10,31 @@
 namespace keyway::api_etcd {
 
 enum class Rpc : uint8_t {
-  kRange, kRangeStream, kPut, kDeleteRange, kTxn, kCompact,
+  kRange,
+  kRangeStream,
+  kPut,
+  kDeleteRange,
+  kTxn,
+  kCompact,
   kWatch,
-  kLeaseGrant, kLeaseRevoke, kLeaseKeepAlive, kLeaseTimeToLive, kLeaseLeases,
-  kMemberAdd, kMemberRemove, kMemberUpdate, kMemberList, kMemberPromote,
-  kAlarm, kStatus, kHashKV, kMoveLeader,
+  kLeaseGrant,
+  kLeaseRevoke,
+  kLeaseKeepAlive,
+  kLeaseTimeToLive,
+  kLeaseLeases,
+  kMemberAdd,
+  kMemberRemove,
+  kMemberUpdate,
+  kMemberList,
+  kMemberPromote,
+  kAlarm,
+  kStatus,
+  kHashKV,
+  kMoveLeader,
   kAuthStatus,
-  kHealthCheck, kHealthList, kHealthWatch,
+  kHealthCheck,
+  kHealthList,
+  kHealthWatch,
 };
 inline constexpr size_t kRpcCount = static_cast<size_t>(Rpc::kHealthWatch) + 1;
 
@@ -25,11 +43,11 @@ enum class RpcType : uint8_t { kUnary, kServerStream, kBidiStream };
 struct Method {
   Rpc rpc;
   RpcType type;
-  bool is_limited;        // messages above max_request_bytes are refused: what is proposed to Raft
-  bool serves_on_learner; // a learner answers it too
+  bool is_limited;         // messages above max_request_bytes are refused: what is proposed to Raft
+  bool serves_on_learner;  // a learner answers it too
   std::string_view service;
   std::string_view name;
-  std::string_view path; // "/service/name"
+  std::string_view path;  // "/service/name"
 };
 
 // The method of index `rpc`, and the one with `path`, NULL if it is not served.

@@ -13,12 +13,10 @@ const kw_config_field kOptionFields[] = {
     {"max_request_bytes", "bytes(1KiB..512MiB)", "1536KiB",
      "The largest request that is proposed; a message of 512 KiB more is not read at all."},
     {"max_concurrent_streams", "int(1..1000000)", "100000", "Open HTTP/2 streams a connection."},
-    {"max_connections", "int(1..1000000)", "20000",
-     "Open client connections; one more is closed at once."},
+    {"max_connections", "int(1..1000000)", "20000", "Open client connections; one more is closed at once."},
     {"watch_progress_notify_interval", "duration(100ms..24h)", "10m",
      "How often an idle watch that asks for it is told the revision."},
-    {"watch_buffer_bytes", "bytes(64KiB..256MiB)", "4MiB",
-     "Bytes of events on their way to one watch."},
+    {"watch_buffer_bytes", "bytes(64KiB..256MiB)", "4MiB", "Bytes of events on their way to one watch."},
     {"shutdown_grace", "duration(0ms..60s)", "300ms",
      "How long running requests may take to finish when the plugin stops."},
     {"etcd_version", "string", "3.7.1", "The etcd version that clients are told."},
@@ -31,14 +29,12 @@ Options ReadOptions(const ConfigReader& config) {
   if (!config.Has("listen")) options.listen = {"http://127.0.0.1:2379"};
   options.io_threads = static_cast<uint32_t>(config.Int("io_threads", 1));
   options.max_request_bytes = static_cast<size_t>(config.Int("max_request_bytes", 1572864));
-  options.max_concurrent_streams =
-      static_cast<uint32_t>(config.Int("max_concurrent_streams", 100000));
+  options.max_concurrent_streams = static_cast<uint32_t>(config.Int("max_concurrent_streams", 100000));
   options.max_connections = static_cast<uint32_t>(config.Int("max_connections", 20000));
   options.watch_progress_notify_interval_ns =
       static_cast<uint64_t>(config.Int("watch_progress_notify_interval", 600000)) * 1'000'000;
   options.watch_buffer_bytes = static_cast<size_t>(config.Int("watch_buffer_bytes", 4 << 20));
-  options.shutdown_grace_ns =
-      static_cast<uint64_t>(config.Int("shutdown_grace", 300)) * 1'000'000;
+  options.shutdown_grace_ns = static_cast<uint64_t>(config.Int("shutdown_grace", 300)) * 1'000'000;
   options.etcd_version = config.String("etcd_version", "3.7.1");
   return options;
 }

@@ -1,13 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// The plugin "api-etcd": etcd's v3 client API over gRPC and HTTP/1.1 on one port. Descriptor, options,
-// start and stop.
+// The plugin "api-etcd": etcd's v3 client API over gRPC and HTTP/1.1 on one port. Descriptor,
+// options, start and stop.
+#include "keyway/plugin.hpp"
+
 #include <memory>
 #include <string>
 #include <vector>
 
 #include "io_thread.h"
-#include "keyway/plugin.hpp"
 #include "listener.h"
 #include "server.h"
 #include "tls.h"
@@ -25,14 +26,13 @@ class ApiPlugin {
   ApiPlugin(const kw_host* host, Options options) : tls_(&server_) {
     server_.host = host;
     server_.options = std::move(options);
-    plugin_.size = sizeof plugin_;
-    plugin_.self = this;
-    plugin_.start = &StartThunk;
-    plugin_.stop = &StopThunk;
-    plugin_.destroy = &DestroyThunk;
-    plugin_.get = &GetThunk;
   }
-  kw_plugin* table() { return &plugin_; }
+
+  static int32_t Create(const kw_host* host, const ConfigReader& config, std::unique_ptr<ApiPlugin>* out,
+                        kw_error*) {
+    *out = std::make_unique<ApiPlugin>(host, ReadOptions(config));
+    return KW_OK;
+  }
 
   int32_t Start(kw_error* error) {
     const int32_t code = TryStart(error);
@@ -45,6 +45,11 @@ class ApiPlugin {
     for (const auto& thread : threads_) thread->Join();
     listeners_.clear();
     threads_.clear();
+  }
+
+  static const void* Get(std::string_view interface_id) {
+    static constexpr uint64_t kEmptyTable = sizeof(uint64_t);
+    return interface_id == KW_API ? &kEmptyTable : nullptr;
   }
 
  private:
@@ -89,47 +94,30 @@ class ApiPlugin {
     return KW_OK;
   }
 
-  static ApiPlugin* Self(kw_plugin* plugin) { return static_cast<ApiPlugin*>(plugin->self); }
-  static int32_t StartThunk(kw_plugin* plugin, kw_error* error) noexcept {
-    return Guard(error, [&] { return Self(plugin)->Start(error); });
-  }
-  static void StopThunk(kw_plugin* plugin) noexcept { Self(plugin)->Stop(); }
-  static void DestroyThunk(kw_plugin* plugin) noexcept { delete Self(plugin); }
-  static const void* GetThunk(kw_plugin* plugin, const char* interface_id) noexcept {
-    static constexpr uint64_t kEmptyTable = sizeof(uint64_t);
-    (void)plugin;
-    return std::string_view(interface_id) == KW_API ? &kEmptyTable : nullptr;
-  }
-
-  kw_plugin plugin_ = {};
   Server server_;
   TlsProvider tls_;
   std::vector<std::unique_ptr<Listener>> listeners_;
   std::vector<std::unique_ptr<IoThread>> threads_;
 };
 
-int32_t Create(const kw_host* host, const kw_config_item* items, size_t item_count,
-               kw_plugin** out, kw_error* error) noexcept {
-  return Guard(error, [&] {
-    auto* const plugin = new ApiPlugin(host, ReadOptions(ConfigReader(items, item_count)));
-    *out = plugin->table();
-    return KW_OK;
-  });
-}
-
 constexpr const char* kProvides[] = {KW_API, nullptr};
 constexpr const char* kNeeds[] = {KW_KERNEL,     KW_CLOCK,    KW_LOG, KW_METRICS,
                                   KW_EXPOSITION, KW_IDENTITY, nullptr};
 
+const kw_descriptor kDescriptor = {sizeof(kw_descriptor),
+                                   KW_ABI_MAJOR,
+                                   KW_ABI_MINOR,
+                                   "api-etcd",
+                                   "0.1.0",
+                                   "Apache-2.0",
+                                   "alpha",
+                                   kProvides,
+                                   kNeeds,
+                                   kOptionFields,
+                                   kOptionFieldCount,
+                                   Lifecycle<ApiPlugin>::Create};
+
 }  // namespace
 }  // namespace keyway::api_etcd
 
-extern "C" KW_PLUGIN_ENTRY(api_etcd) {
-  using namespace keyway::api_etcd;
-  static const kw_descriptor descriptor = {
-      sizeof(kw_descriptor), KW_ABI_MAJOR, KW_ABI_MINOR, "api-etcd", "0.1.0", "Apache-2.0",
-      "alpha", kProvides, kNeeds, kOptionFields, kOptionFieldCount, &Create};
-  static const kw_descriptor* const descriptors[] = {&descriptor};
-  static const kw_entry entry = {sizeof(kw_entry), KW_ABI_MAJOR, KW_ABI_MINOR, descriptors, 1};
-  return &entry;
-}
+KW_PLUGIN_ENTRY(api_etcd) { return keyway::SoleEntry<&keyway::api_etcd::kDescriptor>(); }

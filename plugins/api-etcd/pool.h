@@ -89,13 +89,13 @@ class Pool {
 
  private:
   static constexpr size_t kStepBytes = 64;
-  static constexpr size_t kClassCount = 33; // up to 2 KiB
+  static constexpr size_t kClassCount = 33;  // up to 2 KiB
   static constexpr size_t kFreeMax = 1024;
   static constexpr size_t kBufferBytesMax = 4096;
 
   struct alignas(16) Head {
     union {
-      Head* next; // while free
+      Head* next;  // while free
       size_t bytes;
     };
     size_t size_class = 0;

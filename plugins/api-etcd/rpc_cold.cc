@@ -5,9 +5,9 @@
 
 #include <algorithm>
 
-#include "health.pb.h"
+#include "etcd/health.pb.h"
+#include "etcd/rpc.pb.h"
 #include "io_thread.h"
-#include "rpc.pb.h"
 #include "rpc_unary.h"
 #include "stream.h"
 
@@ -96,8 +96,7 @@ Status StartLease(Call* call, kw_slice message, uint64_t deadline_ns) {
     case Rpc::kLeaseTimeToLive: {
       pb::LeaseTimeToLiveRequest parsed;
       if (!Parse(message, &parsed)) return MalformedRequest();
-      kw_lease_request* const request =
-          call->Init(&call->lease, KW_REQ_LEASE_TIME_TO_LIVE, deadline_ns);
+      kw_lease_request* const request = call->Init(&call->lease, KW_REQ_LEASE_TIME_TO_LIVE, deadline_ns);
       request->id = parsed.id();
       request->lease_flags = parsed.keys() ? KW_LEASE_WITH_KEYS : 0;
       return {};
@@ -121,8 +120,7 @@ Status StartCluster(Call* call, kw_slice message, uint64_t deadline_ns) {
     case Rpc::kMemberUpdate: {
       pb::MemberUpdateRequest parsed;
       if (!Parse(message, &parsed)) return MalformedRequest();
-      kw_member_request* const request =
-          call->Init(&call->member, KW_REQ_MEMBER_UPDATE, deadline_ns);
+      kw_member_request* const request = call->Init(&call->member, KW_REQ_MEMBER_UPDATE, deadline_ns);
       request->id = parsed.id();
       CopyUrls(parsed.peerurls(), call, request);
       return {};

@@ -6,7 +6,7 @@
 #include <algorithm>
 
 #include "encode.h"
-#include "health.pb.h"
+#include "etcd/health.pb.h"
 #include "io_thread.h"
 #include "rpc_unary.h"
 #include "watch_stream.h"
@@ -33,14 +33,12 @@ Status RangeStreamHandler::Check(const RangeInfo&) const {
   if (range_.sort_order > KW_ORDER_DESCEND || range_.sort_target > KW_SORT_VALUE) {
     return FromDetail(KW_DETAIL_INVALID_SORT_OPTION);
   }
-  const bool is_default_order =
-      range_.sort_order == KW_ORDER_NONE ||
-      (range_.sort_order == KW_ORDER_ASCEND && range_.sort_target == KW_SORT_KEY);
+  const bool is_default_order = range_.sort_order == KW_ORDER_NONE ||
+                                (range_.sort_order == KW_ORDER_ASCEND && range_.sort_target == KW_SORT_KEY);
   if (!is_default_order) {
     return {KW_UNIMPLEMENTED, "RangeStream does not support custom sort orders"};
   }
-  if (range_.mod_min != 0 || range_.mod_max != 0 || range_.create_min != 0 ||
-      range_.create_max != 0) {
+  if (range_.mod_min != 0 || range_.mod_max != 0 || range_.create_min != 0 || range_.create_max != 0) {
     return {KW_UNIMPLEMENTED, "RangeStream does not support revision filters"};
   }
   return {};
@@ -76,8 +74,7 @@ void RangeStreamHandler::Stop() {
 void RangeStreamHandler::Ask() {
   IoThread* const io = stream_->io();
   Call* const call = io->NewCall(this, Rpc::kRangeStream);
-  kw_range_request* const request =
-      call->Init(&call->range, KW_REQ_RANGE, stream_->deadline_ns());
+  kw_range_request* const request = call->Init(&call->range, KW_REQ_RANGE, stream_->deadline_ns());
   const auto copy = [&](std::string_view text) -> kw_slice {
     auto* const bytes = call->arena.Array<uint8_t>(text.size());
     std::copy(text.begin(), text.end(), bytes);
@@ -181,8 +178,7 @@ void KeepAliveHandler::OnMessage(kw_slice message) {
   if (!reader.ok()) return stream_->Finish(MalformedRequest());
   IoThread* const io = stream_->io();
   Call* const call = io->NewCall(this, Rpc::kLeaseKeepAlive);
-  kw_lease_request* const request =
-      call->Init(&call->lease, KW_REQ_LEASE_KEEP_ALIVE, stream_->deadline_ns());
+  kw_lease_request* const request = call->Init(&call->lease, KW_REQ_LEASE_KEEP_ALIVE, stream_->deadline_ns());
   request->id = id;
   const std::string_view principal = View(stream_->principal());
   auto* const copy = call->arena.Array<uint8_t>(principal.size());
@@ -195,8 +191,7 @@ void KeepAliveHandler::OnMessage(kw_slice message) {
 }
 
 bool KeepAliveHandler::WantsMessages() const {
-  return renewals_.size() < kKeepAlivesInFlightMax &&
-         stream_->body().pending_bytes() < kBufferKeepBytes * 4;
+  return renewals_.size() < kKeepAlivesInFlightMax && stream_->body().pending_bytes() < kBufferKeepBytes * 4;
 }
 
 void KeepAliveHandler::OnCallDone(Call* call) {
@@ -236,10 +231,8 @@ bool KeepAliveHandler::Answer(const Renewal& renewal) {
     stream_->Finish(renewal.status);
     return false;
   }
-  const EncodedHeader header(renewal.cluster_id, renewal.member_id, renewal.revision,
-                             renewal.raft_term);
-  const size_t bytes = header.field_bytes() +
-                       NumberFieldBytes(2, static_cast<uint64_t>(renewal.id)) +
+  const EncodedHeader header(renewal.cluster_id, renewal.member_id, renewal.revision, renewal.raft_term);
+  const size_t bytes = header.field_bytes() + NumberFieldBytes(2, static_cast<uint64_t>(renewal.id)) +
                        NumberFieldBytes(3, static_cast<uint64_t>(renewal.ttl_s));
   FlatSink sink(stream_->BeginMessage(bytes));
   EncodeHeader(sink, &header);
@@ -275,9 +268,8 @@ void HealthWatchHandler::OnMessage(kw_slice message) {
     return stream_->Finish(MalformedRequest());
   }
   grpc::health::v1::HealthCheckResponse response;
-  response.set_status(request.service().empty()
-                          ? grpc::health::v1::HealthCheckResponse::SERVING
-                          : grpc::health::v1::HealthCheckResponse::SERVICE_UNKNOWN);
+  response.set_status(request.service().empty() ? grpc::health::v1::HealthCheckResponse::SERVING
+                                                : grpc::health::v1::HealthCheckResponse::SERVICE_UNKNOWN);
   const size_t bytes = response.ByteSizeLong();
   response.SerializeToArray(stream_->BeginMessage(bytes), static_cast<int>(bytes));
   stream_->EndMessage();

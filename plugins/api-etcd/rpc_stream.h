@@ -42,7 +42,7 @@ class RangeStreamHandler final : public StreamHandler, public CallOwner {
   bool wants_next_ = false;
   std::string key_;
   std::string end_;
-  kw_range range_ = {}; // without its slices
+  kw_range range_ = {};  // without its slices
   int64_t chunk_keys_ = kFirstChunkKeys;
   int64_t sent_keys_ = 0;
   int64_t total_keys_ = 0;
@@ -71,7 +71,7 @@ class KeepAliveHandler final : public StreamHandler, public CallOwner {
  private:
   struct Renewal {
     int64_t id = 0;
-    Call* maybe_call = nullptr; // NULL: done
+    Call* maybe_call = nullptr;  // NULL: done
     Status status;
     int64_t ttl_s = 0;
     uint64_t cluster_id = 0;

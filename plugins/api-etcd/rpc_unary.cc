@@ -25,8 +25,7 @@ Status ToStatus(Decoded decoded) {
 }
 
 Status StartRange(Stream* stream, Call* call, kw_slice message) {
-  kw_range_request* const request =
-      call->Init(&call->range, KW_REQ_RANGE, stream->deadline_ns());
+  kw_range_request* const request = call->Init(&call->range, KW_REQ_RANGE, stream->deadline_ns());
   RangeInfo info;
   const Status status = ToStatus(DecodeRange(message, &request->range, &info));
   if (status.code != KW_OK) return status;
@@ -41,8 +40,8 @@ Status StartRange(Stream* stream, Call* call, kw_slice message) {
 
 Status StartPlainOp(Stream* stream, Call* call, kw_slice message) {
   kw_txn_request* const request = call->Init(&call->txn, KW_REQ_TXN, stream->deadline_ns());
-  const Decoded decoded = call->rpc == Rpc::kPut ? DecodePut(message, &call->op)
-                                                 : DecodeDeleteRange(message, &call->op);
+  const Decoded decoded =
+      call->rpc == Rpc::kPut ? DecodePut(message, &call->op) : DecodeDeleteRange(message, &call->op);
   if (decoded != Decoded::kOk) return ToStatus(decoded);
   if (call->op.key.len == 0) return FromDetail(KW_DETAIL_EMPTY_KEY);
   request->txn_flags = KW_TXN_PLAIN;
@@ -84,8 +83,9 @@ void Reply(Stream* stream, Call* call, size_t bytes, const Encode& encode) {
 }  // namespace
 
 Status MalformedRequest() {
-  return {KW_INTERNAL, "grpc: error unmarshalling request: proto: cannot parse invalid wire-format "
-                       "data"};
+  return {KW_INTERNAL,
+          "grpc: error unmarshalling request: proto: cannot parse invalid wire-format "
+          "data"};
 }
 
 Status StartUnaryCall(Stream* stream, Call* call, kw_slice message) {

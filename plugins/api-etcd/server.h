@@ -27,9 +27,7 @@ struct Server {
   std::atomic<uint32_t> connection_count = 0;
 
   uint64_t leader_id() const { return __atomic_load_n(&state->leader_id, __ATOMIC_RELAXED); }
-  uint64_t leader_lost_ns() const {
-    return __atomic_load_n(&state->leader_lost_ns, __ATOMIC_RELAXED);
-  }
+  uint64_t leader_lost_ns() const { return __atomic_load_n(&state->leader_lost_ns, __ATOMIC_RELAXED); }
   bool is_learner() const { return __atomic_load_n(&state->is_learner, __ATOMIC_RELAXED) != 0; }
   int64_t revision() const { return __atomic_load_n(&state->revision, __ATOMIC_RELAXED); }
   uint64_t cluster_id() const { return __atomic_load_n(&state->cluster_id, __ATOMIC_RELAXED); }

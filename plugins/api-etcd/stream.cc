@@ -130,8 +130,8 @@ void Stream::OnHeadersEnd() {
 
 void Stream::StartHttp() {
   if (is_post_ && method_ != nullptr) {
-    return Refuse("415", {KW_INVALID_ARGUMENT,
-                          "invalid gRPC request content-type \"" + content_type_ + "\""});
+    return Refuse("415",
+                  {KW_INVALID_ARGUMENT, "invalid gRPC request content-type \"" + content_type_ + "\""});
   }
   const std::string target = method_ == nullptr ? path_ : std::string(method_->path);
   query_ = std::make_unique<HttpQuery>(io(), this);
@@ -172,8 +172,8 @@ bool Stream::CheckStart() {
 
 void Stream::StartGrpc() {
   if (!is_post_) {
-    return Refuse("405", {KW_INTERNAL, "Received a HEADERS frame with :method \"" +
-                                           http_method_ + "\" which should be POST"});
+    return Refuse("405", {KW_INTERNAL, "Received a HEADERS frame with :method \"" + http_method_ +
+                                           "\" which should be POST"});
   }
   if (!CheckStart()) return;
   SetTimers();
@@ -253,9 +253,8 @@ int Stream::NextMessage(kw_slice* message, size_t* frame_bytes) {
   const size_t bytes = size_t{head[1]} << 24 | size_t{head[2]} << 16 | size_t{head[3]} << 8 | head[4];
   const size_t bytes_max = io()->server().options.receive_bytes_max();
   const auto too_large = [&](size_t size) {
-    Finish({KW_RESOURCE_EXHAUSTED, "grpc: received message larger than max (" +
-                                       std::to_string(size) + " vs. " + std::to_string(bytes_max) +
-                                       ")"});
+    Finish({KW_RESOURCE_EXHAUSTED, "grpc: received message larger than max (" + std::to_string(size) +
+                                       " vs. " + std::to_string(bytes_max) + ")"});
     return -1;
   };
   if (bytes > bytes_max) return too_large(bytes);

@@ -45,8 +45,8 @@ class Stream final : public CallOwner, public HttpExchange {
   void OnHeadersEnd();
   void OnData(const uint8_t* bytes, size_t count);
   void OnEnd();
-  void OnReset(); // closed before it was answered
-  void Drain();   // the plugin stops
+  void OnReset();  // closed before it was answered
+  void Drain();    // the plugin stops
 
   // ---- the server's side -------------------------------------------------------------------------
   // Room for one message of exactly `bytes` bytes; EndMessage() follows when it is filled.
@@ -112,10 +112,10 @@ class Stream final : public CallOwner, public HttpExchange {
   Http2Session* const session_;
   const int32_t id_;
   const Method* method_ = nullptr;
-  std::string path_; // only if it is not a method's
+  std::string path_;  // only if it is not a method's
   std::string http_method_;
-  std::string encoding_name_; // only if it is an unknown one
-  std::string content_type_;  // only if it is not gRPC's
+  std::string encoding_name_;  // only if it is an unknown one
+  std::string content_type_;   // only if it is not gRPC's
   size_t header_bytes_ = 0;
   uint64_t timeout_ns_ = 0;
   uint64_t deadline_ns_ = 0;
@@ -123,18 +123,18 @@ class Stream final : public CallOwner, public HttpExchange {
   bool is_grpc_ = false;
   bool is_post_ = false;
   bool wants_leader_ = false;
-  bool is_started_ = false;       // counted in the metrics
+  bool is_started_ = false;  // counted in the metrics
   bool is_head_submitted_ = false;
-  bool is_deferred_ = false;      // nghttp2 waits for us
-  bool is_finished_ = false;      // the status is known
+  bool is_deferred_ = false;  // nghttp2 waits for us
+  bool is_finished_ = false;  // the status is known
   bool is_http_ = false;
   bool is_processing_ = false;
   uint8_t* open_message_ = nullptr;
   size_t open_message_bytes_ = 0;
 
   Buffer in_;
-  size_t counted_unsent_bytes_ = 0; // of the body, as the session knows it
-  size_t unconsumed_bytes_ = 0; // of the stream's receive window, held back
+  size_t counted_unsent_bytes_ = 0;  // of the body, as the session knows it
+  size_t unconsumed_bytes_ = 0;      // of the stream's receive window, held back
   Buffer inflated_;
   Body body_;
   Buffer scratch_;

@@ -17,12 +17,12 @@ nghttp2_nv Field(std::string_view name, std::string_view value, bool is_static) 
   const auto bytes = [](std::string_view text) {
     return reinterpret_cast<uint8_t*>(const_cast<char*>(text.data()));
   };
-  const auto flags = static_cast<uint8_t>(
-      NGHTTP2_NV_FLAG_NO_COPY_NAME | (is_static ? NGHTTP2_NV_FLAG_NO_COPY_VALUE : 0));
+  const auto flags =
+      static_cast<uint8_t>(NGHTTP2_NV_FLAG_NO_COPY_NAME | (is_static ? NGHTTP2_NV_FLAG_NO_COPY_VALUE : 0));
   return {bytes(name), bytes(value), name.size(), value.size(), flags};
 }
 
-constexpr std::string_view kCodeTexts[] = {"0", "1", "2",  "3",  "4",  "5",  "6",  "7", "8",
+constexpr std::string_view kCodeTexts[] = {"0", "1",  "2",  "3",  "4",  "5",  "6",  "7", "8",
                                            "9", "10", "11", "12", "13", "14", "15", "16"};
 
 void PutPrefix(uint8_t* at, bool is_compressed, size_t bytes) {
@@ -55,14 +55,11 @@ void Stream::EndMessage() {
   std::memcpy(at + kPrefixBytes, compressed.data(), compressed.size());
 }
 
-void Stream::BeginPieces(size_t bytes) {
-  PutPrefix(body_.Extend(kPrefixBytes), false, bytes);
-}
+void Stream::BeginPieces(size_t bytes) { PutPrefix(body_.Extend(kPrefixBytes), false, bytes); }
 
 void Stream::SubmitHead() {
   is_head_submitted_ = true;
-  const nghttp2_nv fields[] = {Field(":status", "200", true),
-                               Field("content-type", "application/grpc", true),
+  const nghttp2_nv fields[] = {Field(":status", "200", true), Field("content-type", "application/grpc", true),
                                Field("grpc-encoding", "gzip", true)};
   const nghttp2_data_provider provider = session_->data_provider();
   nghttp2_submit_response(session_->raw(), id_, fields, is_compressing() ? 3 : 2, &provider);
@@ -70,10 +67,10 @@ void Stream::SubmitHead() {
 
 void Stream::SubmitTrailersOnly() {
   is_head_submitted_ = true;
-  const nghttp2_nv fields[] = {
-      Field(":status", refused_status_.empty() ? "200" : refused_status_, true), Field("content-type", "application/grpc", true),
-      Field("grpc-status", kCodeTexts[status_.code], true),
-      Field("grpc-message", encoded_text_, false)};
+  const nghttp2_nv fields[] = {Field(":status", refused_status_.empty() ? "200" : refused_status_, true),
+                               Field("content-type", "application/grpc", true),
+                               Field("grpc-status", kCodeTexts[status_.code], true),
+                               Field("grpc-message", encoded_text_, false)};
   nghttp2_submit_response(session_->raw(), id_, fields, encoded_text_.empty() ? 3 : 4, nullptr);
 }
 

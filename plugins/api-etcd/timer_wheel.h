@@ -92,7 +92,7 @@ class TimerWheel {
     slot->next = slot->previous = slot;
     while (due.next != &due) {
       Timer* const timer = due.next;
-      if (timer->at_ns > now_ns) { // Of a later round.
+      if (timer->at_ns > now_ns) {  // Of a later round.
         Set(timer, timer->at_ns);
         continue;
       }

@@ -28,9 +28,7 @@ struct KeyDeleter {
 using Bio = std::unique_ptr<BIO, BioDeleter>;
 using Certificate = std::unique_ptr<X509, X509Deleter>;
 
-Bio Memory(kw_slice bytes) {
-  return Bio(BIO_new_mem_buf(bytes.ptr, static_cast<int>(bytes.len)));
-}
+Bio Memory(kw_slice bytes) { return Bio(BIO_new_mem_buf(bytes.ptr, static_cast<int>(bytes.len))); }
 
 int32_t OpenSslError(kw_error* error, std::string_view what) {
   char text[160] = "no detail";
@@ -50,7 +48,7 @@ bool LoadChain(SSL_CTX* context, kw_slice pem) {
       return false;
     }
   }
-  ERR_clear_error(); // The end of the file.
+  ERR_clear_error();  // The end of the file.
   return true;
 }
 
@@ -94,8 +92,8 @@ int SelectAlpn(SSL*, const unsigned char** out, unsigned char* out_bytes, const 
                unsigned int in_bytes, void*) {
   static constexpr unsigned char kProtocols[] = "\x02h2\x08http/1.1";
   unsigned char* selected = nullptr;
-  if (SSL_select_next_proto(&selected, out_bytes, kProtocols, sizeof kProtocols - 1, in,
-                            in_bytes) != OPENSSL_NPN_NEGOTIATED) {
+  if (SSL_select_next_proto(&selected, out_bytes, kProtocols, sizeof kProtocols - 1, in, in_bytes) !=
+      OPENSSL_NPN_NEGOTIATED) {
     return SSL_TLSEXT_ERR_ALERT_FATAL;
   }
   *out = selected;
@@ -111,10 +109,9 @@ int32_t TlsProvider::Build(const kw_tls& material, Context* out, kw_error* error
   SSL_CTX* const raw = context.get();
   const int min_version = View(material.min_version) == "1.3" ? TLS1_3_VERSION : TLS1_2_VERSION;
   SSL_CTX_set_min_proto_version(raw, min_version);
-  SSL_CTX_set_options(raw, SSL_OP_NO_RENEGOTIATION | SSL_OP_NO_COMPRESSION |
-                               SSL_OP_CIPHER_SERVER_PREFERENCE);
-  SSL_CTX_set_mode(raw, SSL_MODE_ENABLE_PARTIAL_WRITE | SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER |
-                            SSL_MODE_RELEASE_BUFFERS);
+  SSL_CTX_set_options(raw, SSL_OP_NO_RENEGOTIATION | SSL_OP_NO_COMPRESSION | SSL_OP_CIPHER_SERVER_PREFERENCE);
+  SSL_CTX_set_mode(
+      raw, SSL_MODE_ENABLE_PARTIAL_WRITE | SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER | SSL_MODE_RELEASE_BUFFERS);
   // A resumed session would skip the check of a certificate that was revoked meanwhile.
   SSL_CTX_set_session_cache_mode(raw, SSL_SESS_CACHE_OFF);
   SSL_CTX_set_num_tickets(raw, 0);
@@ -129,8 +126,7 @@ int32_t TlsProvider::Build(const kw_tls& material, Context* out, kw_error* error
   const bool is_required = (material.flags & KW_TLS_REQUIRE_PEER_CERTIFICATE) != 0;
   if (material.roots.len != 0) {
     if (!LoadRoots(raw, material.roots)) return OpenSslError(error, "roots");
-    SSL_CTX_set_verify(
-        raw, SSL_VERIFY_PEER | (is_required ? SSL_VERIFY_FAIL_IF_NO_PEER_CERT : 0), nullptr);
+    SSL_CTX_set_verify(raw, SSL_VERIFY_PEER | (is_required ? SSL_VERIFY_FAIL_IF_NO_PEER_CERT : 0), nullptr);
   } else if (is_required) {
     return Fail(error, KW_INVALID_ARGUMENT,
                 "TLS material: client certificates are required, but there are no roots");
@@ -144,10 +140,9 @@ int32_t TlsProvider::Build(const kw_tls& material, Context* out, kw_error* error
 
 int32_t TlsProvider::Refresh(kw_error* error) {
   kw_tls* material = nullptr;
-  const int32_t code =
-      server_->identity == nullptr
-          ? KW_OK
-          : server_->identity->tls(server_->host, "client-server", &material, error);
+  const int32_t code = server_->identity == nullptr
+                           ? KW_OK
+                           : server_->identity->tls(server_->host, "client-server", &material, error);
   if (code != KW_OK) return code;
   if (material == nullptr) {
     return Fail(error, KW_FAILED_PRECONDITION,

@@ -5,15 +5,14 @@
 
 #include <algorithm>
 
-#include "rpc.pb.h"
+#include "etcd/rpc.pb.h"
 #include "rpc_unary.h"
 
 namespace keyway::api_etcd {
 namespace {
 
 constexpr uint64_t kCreditDelayNs = 50'000'000;
-constexpr std::string_view kDuplicateId =
-    "mvcc: duplicate watch ID provided on the WatchStream";
+constexpr std::string_view kDuplicateId = "mvcc: duplicate watch ID provided on the WatchStream";
 constexpr std::string_view kEmptyRange = "mvcc: watcher range is empty";
 constexpr std::string_view kCompacted = "etcdserver: mvcc: required revision has been compacted";
 
@@ -57,7 +56,7 @@ void WatchStream::OnMessage(kw_slice message) {
     case etcdserverpb::WatchRequest::kProgressRequest:
       return RequestProgress();
     case etcdserverpb::WatchRequest::REQUEST_UNION_NOT_SET:
-      return; // Of a newer client.
+      return;  // Of a newer client.
   }
 }
 
@@ -92,8 +91,7 @@ void WatchStream::Refuse(std::string_view reason) {
   SendResponse(response);
 }
 
-void WatchStream::Open(const etcdserverpb::WatchCreateRequest& request, int64_t id,
-                       std::string_view key) {
+void WatchStream::Open(const etcdserverpb::WatchCreateRequest& request, int64_t id, std::string_view key) {
   Server& server = io_->server();
   auto* const watch = new Watch();
   watch->maybe_stream = this;
@@ -102,10 +100,9 @@ void WatchStream::Open(const etcdserverpb::WatchCreateRequest& request, int64_t 
   watch->is_fragmented = request.fragment();
   watch->wants_progress = request.progress_notify();
   // Many watches share what one stream may have on its way.
-  watch->credit_bytes =
-      std::clamp<size_t>(kWatchBufferBytesPerStream / (watches_.size() + 1),
-                         std::min(kWatchBufferBytesMin, server.options.watch_buffer_bytes),
-                         server.options.watch_buffer_bytes);
+  watch->credit_bytes = std::clamp<size_t>(kWatchBufferBytesPerStream / (watches_.size() + 1),
+                                           std::min(kWatchBufferBytesMin, server.options.watch_buffer_bytes),
+                                           server.options.watch_buffer_bytes);
   kw_watch open = {};
   open.size = sizeof open;
   if (request.prev_kv()) open.flags |= KW_WATCH_PREV_KV;
@@ -154,8 +151,8 @@ void WatchStream::RequestProgress() {
   ids.reserve(watches_.size());
   for (const auto& [id, watch] : watches_) ids.push_back(watch->kernel_id);
   // By number, since the stream may be gone when the answer comes.
-  io_->server().kernel->watch_progress(io_->server().host, io_->watch_sink(), ids.data(),
-                                       ids.size(), reinterpret_cast<void*>(serial_));
+  io_->server().kernel->watch_progress(io_->server().host, io_->watch_sink(), ids.data(), ids.size(),
+                                       reinterpret_cast<void*>(serial_));
 }
 
 // Takes the watch off the stream; it is destroyed with the kernel's last batch.
@@ -175,11 +172,10 @@ void WatchStream::Dispatch(IoThread* io, const kw_delivery& delivery) {
   for (size_t i = 0; i < delivery.batch_count; ++i) {
     const kw_watch_batch& batch = delivery.batches[i];
     if (batch.kind == KW_WATCH_GROUP_PROGRESS) {
-      WatchStream* const stream =
-          io->FindWatchStream(reinterpret_cast<uintptr_t>(batch.watch_ctx));
+      WatchStream* const stream = io->FindWatchStream(reinterpret_cast<uintptr_t>(batch.watch_ctx));
       if (stream == nullptr) continue;
-      stream->OnGroupProgress(EncodedHeader(delivery.cluster_id, delivery.member_id,
-                                            batch.revision, delivery.raft_term));
+      stream->OnGroupProgress(
+          EncodedHeader(delivery.cluster_id, delivery.member_id, batch.revision, delivery.raft_term));
       continue;
     }
     auto* const watch = static_cast<Watch*>(batch.watch_ctx);
@@ -192,8 +188,7 @@ void WatchStream::Dispatch(IoThread* io, const kw_delivery& delivery) {
 }
 
 void WatchStream::OnBatch(Watch* watch, const kw_delivery& delivery, const kw_watch_batch& batch) {
-  const EncodedHeader header(delivery.cluster_id, delivery.member_id, batch.revision,
-                             delivery.raft_term);
+  const EncodedHeader header(delivery.cluster_id, delivery.member_id, batch.revision, delivery.raft_term);
   last_revision_ = std::max(last_revision_, batch.revision);
   switch (batch.kind) {
     case KW_WATCH_CREATED:
@@ -203,8 +198,7 @@ void WatchStream::OnBatch(Watch* watch, const kw_delivery& delivery, const kw_wa
     case KW_WATCH_EVENTS:
       SendEvents(*watch, header, batch);
       watch->is_fresh = true;
-      sent_.push_back({stream_->body().appended_bytes(), watch->id, watch->kernel_id,
-                       batch.credit_bytes});
+      sent_.push_back({stream_->body().appended_bytes(), watch->id, watch->kernel_id, batch.credit_bytes});
       return;
     case KW_WATCH_PROGRESS: {
       WatchResponse response;
@@ -237,14 +231,12 @@ void WatchStream::SendCreated(Watch* watch, const EncodedHeader& header) {
   SendResponse(response);
 }
 
-void WatchStream::OnCanceled(Watch* watch, const EncodedHeader& header,
-                             const kw_watch_batch& batch) {
+void WatchStream::OnCanceled(Watch* watch, const EncodedHeader& header, const kw_watch_batch& batch) {
   WatchResponse response;
   response.header = &header;
   response.is_canceled = true;
   std::string reason;
-  const bool is_compacted =
-      batch.compact_revision != 0 || batch.detail == KW_DETAIL_COMPACTED;
+  const bool is_compacted = batch.compact_revision != 0 || batch.detail == KW_DETAIL_COMPACTED;
   if (is_compacted) {
     SendCreated(watch, header);
     response.compact_revision = batch.compact_revision;
@@ -252,8 +244,7 @@ void WatchStream::OnCanceled(Watch* watch, const EncodedHeader& header,
     const Status status = ToStatus(batch.code, batch.detail, {});
     reason = status.text;
     if (!watch->is_created && batch.detail != KW_DETAIL_WATCH_EMPTY_RANGE) {
-      reason = "rpc error: code = " + std::string(CodeName(status.code)) + " desc = " +
-               status.text;
+      reason = "rpc error: code = " + std::string(CodeName(status.code)) + " desc = " + status.text;
     }
   }
   response.is_created = !watch->is_created;
@@ -266,8 +257,7 @@ void WatchStream::OnCanceled(Watch* watch, const EncodedHeader& header,
 
 // One response for the batch; or, if the watch asks for fragments and the response is too large, as
 // many as needed, each below the limit unless a single event is larger.
-void WatchStream::SendEvents(const Watch& watch, const EncodedHeader& header,
-                             const kw_watch_batch& batch) {
+void WatchStream::SendEvents(const Watch& watch, const EncodedHeader& header, const kw_watch_batch& batch) {
   WatchResponse response;
   response.header = &header;
   response.watch_id = watch.id;
@@ -305,8 +295,8 @@ void WatchStream::SendResponse(const WatchResponse& response) {
 // The newest revision known here, but never one below what this stream was told.
 EncodedHeader WatchStream::CurrentHeader() const {
   const Server& server = io_->server();
-  return EncodedHeader(server.cluster_id(), server.member_id(),
-                       std::max(server.revision(), last_revision_), server.raft_term());
+  return EncodedHeader(server.cluster_id(), server.member_id(), std::max(server.revision(), last_revision_),
+                       server.raft_term());
 }
 
 // ---- progress and credit --------------------------------------------------------------------------
@@ -323,8 +313,7 @@ void WatchStream::OnProgressTick() {
     watch->is_fresh = false;
   }
   if (!wants_any) return;
-  io_->timers().Set(&progress_timer_,
-                    io_->now_ns() + server.options.watch_progress_notify_interval_ns);
+  io_->timers().Set(&progress_timer_, io_->now_ns() + server.options.watch_progress_notify_interval_ns);
 }
 
 void WatchStream::OnConsumed() {
@@ -339,8 +328,7 @@ void WatchStream::OnConsumed() {
     watch->returnable_bytes += sent.credit_bytes;
     // Small amounts wait a moment: a call for each event would cost more than the event.
     if (watch->returnable_bytes < watch->credit_bytes / 8) continue;
-    io_->server().kernel->watch_credit(io_->server().host, watch->kernel_id,
-                                       watch->returnable_bytes);
+    io_->server().kernel->watch_credit(io_->server().host, watch->kernel_id, watch->returnable_bytes);
     watch->returnable_bytes = 0;
     std::erase(returnable_, watch->id);
   }

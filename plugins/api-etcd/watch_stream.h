@@ -41,14 +41,14 @@ class WatchStream final : public StreamHandler {
     bool has_prev = false;
     bool is_fragmented = false;
     bool wants_progress = false;
-    bool is_created = false;      // the created response was sent
-    bool is_cancel_wanted = false; // by the client, before that
-    bool is_fresh = false;        // events were sent since the last progress tick
+    bool is_created = false;        // the created response was sent
+    bool is_cancel_wanted = false;  // by the client, before that
+    bool is_fresh = false;          // events were sent since the last progress tick
     uint64_t credit_bytes = 0;
-    uint64_t returnable_bytes = 0; // credit that was not given back yet
+    uint64_t returnable_bytes = 0;  // credit that was not given back yet
   };
   struct Sent {
-    uint64_t end = 0; // position in the stream's body after the message
+    uint64_t end = 0;  // position in the stream's body after the message
     int64_t watch_id = 0;
     uint64_t kernel_id = 0;
     uint64_t credit_bytes = 0;
@@ -81,7 +81,7 @@ class WatchStream final : public StreamHandler {
   int64_t next_id_ = 0;
   int64_t last_revision_ = 0;
   std::deque<Sent> sent_;
-  std::vector<int64_t> returnable_; // watches with returnable_bytes
+  std::vector<int64_t> returnable_;  // watches with returnable_bytes
   StreamTimer progress_timer_;
   StreamTimer credit_timer_;
   bool is_stopped_ = false;

@@ -86,7 +86,7 @@ class WireReader {
         return true;
       }
       default:
-        return Fail(); // Groups are not used by any message here.
+        return Fail();  // Groups are not used by any message here.
     }
   }
   bool ok() const { return ok_; }

@@ -9,11 +9,11 @@
 #include "decode.h"
 #include "encode.h"
 #include "errors.h"
+#include "etcd/rpc.pb.h"
 #include "fake_kernel.h"
 #include "gzip.h"
 #include "keyway/slice.hpp"
 #include "methods.h"
-#include "rpc.pb.h"
 #include "timer_wheel.h"
 
 namespace keyway::api_etcd {
@@ -67,7 +67,7 @@ TEST(Wire, ReaderRefusesEveryTruncationWithinAField) {
     EXPECT_EQ(is_ok, expected.ParseFromString(bytes.substr(0, cut))) << cut;
     accepted += is_ok ? 1 : 0;
   }
-  EXPECT_EQ(accepted, 4u); // Between fields only.
+  EXPECT_EQ(accepted, 4u);  // Between fields only.
 }
 
 TEST(Wire, DecodesARangeRequestLikeGeneratedCode) {
@@ -106,7 +106,7 @@ TEST(Wire, DecodesARangeRequestLikeGeneratedCode) {
 }
 
 TEST(Wire, UnknownEnumValuesStayUnknown) {
-  const std::string bytes("\x0a\x01k\x28\x80\x02", 6); // sort_order = 256, which must not become 0.
+  const std::string bytes("\x0a\x01k\x28\x80\x02", 6);  // sort_order = 256, which must not become 0.
   kw_range range = {};
   RangeInfo info;
 
@@ -126,12 +126,12 @@ TEST(Wire, DecodesNestedTransactionsAndCompares) {
   compare = request.add_compare();
   compare->set_key("m");
   compare->set_target(etcdserverpb::Compare::LEASE);
-  compare->set_version(9); // Of another target: counts as unset.
+  compare->set_version(9);  // Of another target: counts as unset.
   request.add_success()->mutable_request_put()->set_key("p");
   auto* const nested = request.add_success()->mutable_request_txn();
   nested->add_failure()->mutable_request_range()->set_key("r");
   request.add_failure()->mutable_request_delete_range()->set_key("d");
-  request.add_failure(); // An unset operation.
+  request.add_failure();  // An unset operation.
   const std::string bytes = request.SerializeAsString();
   Arena arena;
   kw_txn txn = {};
@@ -157,7 +157,7 @@ TEST(Wire, DecodesNestedTransactionsAndCompares) {
 TEST(Wire, ADeepTransactionIsRefusedAndNotRecursedInto) {
   std::string bytes;
   for (int depth = 0; depth < 400; ++depth) {
-    std::string op; // RequestOp{request_txn: <bytes>}, then TxnRequest{success: op}.
+    std::string op;  // RequestOp{request_txn: <bytes>}, then TxnRequest{success: op}.
     const auto wrap = [](char tag, const std::string& inner) {
       uint8_t length[10];
       const auto count = static_cast<size_t>(PutVarint(length, inner.size()) - length);
@@ -188,7 +188,7 @@ TEST(Wire, RandomBytesNeverReadOutOfBounds) {
   for (int round = 0; round < 20000; ++round) {
     std::string bytes(random() % 64, '\0');
     for (char& byte : bytes) byte = static_cast<char>(random() % 4 == 0 ? random() : random() % 40);
-    const std::unique_ptr<uint8_t[]> exact(new uint8_t[bytes.size()]); // For ASan.
+    const std::unique_ptr<uint8_t[]> exact(new uint8_t[bytes.size()]);  // For ASan.
     std::memcpy(exact.get(), bytes.data(), bytes.size());
     const kw_slice slice = {exact.get(), bytes.size()};
     Arena arena;
@@ -217,8 +217,7 @@ TEST(Wire, RangeResponseRoundTripsFlatAndInPieces) {
   result.record_count = 2;
   const EncodedHeader header(~uint64_t{0}, 2, 300, 4);
   const size_t bytes = RangeResponseBytes(&header, result);
-  const std::string flat =
-      Flat(bytes, [&](auto& sink) { EncodeRangeResponse(sink, &header, result); });
+  const std::string flat = Flat(bytes, [&](auto& sink) { EncodeRangeResponse(sink, &header, result); });
   etcdserverpb::RangeResponse parsed;
 
   ASSERT_TRUE(parsed.ParseFromString(flat));
@@ -230,7 +229,7 @@ TEST(Wire, RangeResponseRoundTripsFlatAndInPieces) {
   EXPECT_EQ(parsed.kvs(0).mod_revision(), 5);
   EXPECT_TRUE(parsed.more());
   EXPECT_EQ(parsed.count(), 1234);
-  EXPECT_EQ(parsed.SerializeAsString(), flat); // The canonical order.
+  EXPECT_EQ(parsed.SerializeAsString(), flat);  // The canonical order.
   // The same bytes leave a Body in pieces of any size.
   for (const size_t step : {size_t{1}, size_t{7}, size_t{4096}, bytes}) {
     Body body;
@@ -299,9 +298,8 @@ TEST(Wire, TxnResponseHeadersFollowTheRevisionWithinTheTransaction) {
   reply.results = results;
   reply.result_count = 5;
   const EncodedHeader header(reply);
-  const std::string bytes = Flat(TxnResponseBytes(header, reply), [&](auto& sink) {
-    EncodeTxnResponse(sink, header, reply);
-  });
+  const std::string bytes =
+      Flat(TxnResponseBytes(header, reply), [&](auto& sink) { EncodeTxnResponse(sink, header, reply); });
   etcdserverpb::TxnResponse parsed;
 
   ASSERT_TRUE(parsed.ParseFromString(bytes));
@@ -371,28 +369,25 @@ TEST(Gzip, RoundTripsAndBoundsWhatAMessageUnpacksTo) {
   unpacked.Reset(0);
   EXPECT_EQ(GzipDecompress(Slice("garbage"), 100, &unpacked), Inflated::kCorrupt);
   unpacked.Reset(0);
-  EXPECT_EQ(GzipDecompress({packed.data(), packed.size() / 2}, text.size(), &unpacked),
-            Inflated::kCorrupt);
+  EXPECT_EQ(GzipDecompress({packed.data(), packed.size() / 2}, text.size(), &unpacked), Inflated::kCorrupt);
 }
 
 TEST(Errors, DetailsHaveEtcdsTextsAndCodes) {
   EXPECT_EQ(FromDetail(KW_DETAIL_EMPTY_KEY).text, "etcdserver: key is not provided");
   EXPECT_EQ(FromDetail(KW_DETAIL_EMPTY_KEY).code, KW_INVALID_ARGUMENT);
   EXPECT_EQ(FromDetail(KW_DETAIL_COMPACTED).code, KW_OUT_OF_RANGE);
-  EXPECT_EQ(FromDetail(KW_DETAIL_COMPACTED).text,
-            "etcdserver: mvcc: required revision has been compacted");
+  EXPECT_EQ(FromDetail(KW_DETAIL_COMPACTED).text, "etcdserver: mvcc: required revision has been compacted");
   // etcd sends these two without a status.
   EXPECT_EQ(FromDetail(KW_DETAIL_TOO_MANY_REQUESTS).code, KW_UNKNOWN);
   EXPECT_EQ(FromDetail(KW_DETAIL_NOT_ENOUGH_STARTED_MEMBERS).code, KW_UNKNOWN);
 }
 
 TEST(Errors, EveryDetailOfTheKernelHasAnEntry) {
-  const uint32_t last_of_group[][2] = {
-      {KW_DETAIL_EMPTY_KEY, KW_DETAIL_TOO_MANY_REQUESTS},
-      {KW_DETAIL_LEASE_NOT_FOUND, KW_DETAIL_LEASE_TTL_TOO_LARGE},
-      {KW_DETAIL_MEMBER_NOT_FOUND, KW_DETAIL_NOT_SUPPORTED_FOR_LEARNER},
-      {KW_DETAIL_NO_LEADER, KW_DETAIL_NOT_PRIMARY_LESSOR},
-      {KW_DETAIL_WATCH_EMPTY_RANGE, KW_DETAIL_WATCH_EMPTY_RANGE}};
+  const uint32_t last_of_group[][2] = {{KW_DETAIL_EMPTY_KEY, KW_DETAIL_TOO_MANY_REQUESTS},
+                                       {KW_DETAIL_LEASE_NOT_FOUND, KW_DETAIL_LEASE_TTL_TOO_LARGE},
+                                       {KW_DETAIL_MEMBER_NOT_FOUND, KW_DETAIL_NOT_SUPPORTED_FOR_LEARNER},
+                                       {KW_DETAIL_NO_LEADER, KW_DETAIL_NOT_PRIMARY_LESSOR},
+                                       {KW_DETAIL_WATCH_EMPTY_RANGE, KW_DETAIL_WATCH_EMPTY_RANGE}};
   for (const auto& [first, last] : last_of_group) {
     for (uint32_t detail = first; detail <= last; ++detail) {
       int32_t code = -1;
@@ -418,8 +413,7 @@ TEST(Methods, AreFoundByPathAndUnknownOnesAreNamedAsGrpcGoDoes) {
   EXPECT_EQ(FindMethod("/etcdserverpb.KV/Rangf"), nullptr);
   EXPECT_EQ(FindMethod(""), nullptr);
   EXPECT_EQ(UnknownMethodText("/x.Y/Z"), "unknown service x.Y");
-  EXPECT_EQ(UnknownMethodText("/etcdserverpb.KV/Z"),
-            "unknown method Z for service etcdserverpb.KV");
+  EXPECT_EQ(UnknownMethodText("/etcdserverpb.KV/Z"), "unknown method Z for service etcdserverpb.KV");
   EXPECT_EQ(UnknownMethodText("/x"), "malformed method name: \"/x\"");
 }
 

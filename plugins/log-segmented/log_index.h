@@ -73,8 +73,9 @@ class LogIndex {
   // `index` is at most last() + 1; entries at and after it are dropped first.
   void Append(const SegmentRef& segment, uint64_t index, uint64_t offset, uint32_t data_bytes) {
     while (!spans_.empty() && spans_.back().first >= index) spans_.pop_back();
-    if (!spans_.empty()) spans_.back().places.resize(
-        std::min<uint64_t>(spans_.back().places.size(), index - spans_.back().first));
+    if (!spans_.empty())
+      spans_.back().places.resize(
+          std::min<uint64_t>(spans_.back().places.size(), index - spans_.back().first));
     if (spans_.empty() || spans_.back().segment != segment) spans_.push_back({segment, index, {}});
     spans_.back().places.push_back({static_cast<uint32_t>(offset / 8), data_bytes});
     last_ = index;
@@ -93,8 +94,8 @@ class LogIndex {
                                  [](uint64_t at, const Span& other) { return at < other.first; });
     --span;
     const Location location = span->places[index - span->first];
-    return {span->segment, uint64_t{location.offset_words} * 8,
-            FlushEncoder::EntryBytes(location.data_bytes), location.data_bytes};
+    return {span->segment, uint64_t{location.offset_words} * 8, FlushEncoder::EntryBytes(location.data_bytes),
+            location.data_bytes};
   }
 
  private:

@@ -28,8 +28,8 @@ Status LogStore::Open(const kw_host* maybe_host) {
   fsync_seconds_ = Histogram(maybe_host, "etcd_disk_wal_fsync_duration_seconds",
                              "The latency distributions of fdatasync called by the log.",
                              Histogram::Exponential(0.001, 2, 14));
-  write_bytes_ = Counter(maybe_host, "etcd_disk_wal_write_bytes_total",
-                         "Total number of bytes written to the log.");
+  write_bytes_ =
+      Counter(maybe_host, "etcd_disk_wal_write_bytes_total", "Total number of bytes written to the log.");
   if (Status status = file_system_.CreateDirectory(options_.directory); !status.ok()) return status;
   return file_system_.Lock(options_.directory + "/LOCK", &lock_);
 }
@@ -55,8 +55,8 @@ Status LogStore::Recover(kw_hard_state* hard_state, kw_log_bounds* bounds) {
   index_ = std::move(log.index);
   segments_.assign(log.segments.begin(), log.segments.end());
   const uint64_t next_number = pending_.segment->header.number + 1;
-  pool_ = std::make_unique<SegmentPool>(file_system_, options_.directory, options_.segment_bytes,
-                                        next_number, std::move(log.spare), log_);
+  pool_ = std::make_unique<SegmentPool>(file_system_, options_.directory, options_.segment_bytes, next_number,
+                                        std::move(log.spare), log_);
   pool_->Retire(std::move(log.leftovers));
   flusher_ = std::thread([this] { RunFlusher(); });
   log_.Info("log_recovered", {{"dir", std::string_view(options_.directory)},
@@ -105,17 +105,16 @@ Status LogStore::CheckEntries(std::span<const kw_log_entry> entries, uint64_t* b
   return {};
 }
 
-int32_t LogStore::Append(std::span<const kw_log_entry> entries,
-                         const kw_hard_state* maybe_hard_state, kw_completion* completion) {
+int32_t LogStore::Append(std::span<const kw_log_entry> entries, const kw_hard_state* maybe_hard_state,
+                         kw_completion* completion) {
   uint64_t bytes = 0;
   if (Status status = CheckEntries(entries, &bytes); !status.ok()) {
     return Refuse(status.code, status.text);
   }
   // Only this thread changes the bounds, so they may be read without the mutex.
-  if (!entries.empty() &&
-      (entries[0].index < pending_.first || entries[0].index > pending_.last + 1)) {
-    return Refuse(KW_INVALID_ARGUMENT, "append: entry " + std::to_string(entries[0].index) +
-                                           " to the log [" + std::to_string(pending_.first) + ", " +
+  if (!entries.empty() && (entries[0].index < pending_.first || entries[0].index > pending_.last + 1)) {
+    return Refuse(KW_INVALID_ARGUMENT, "append: entry " + std::to_string(entries[0].index) + " to the log [" +
+                                           std::to_string(pending_.first) + ", " +
                                            std::to_string(pending_.last) + "]");
   }
   if (Status status = MakeRoom(bytes); !status.ok()) return Refuse(status.code, status.text);
@@ -136,8 +135,7 @@ int32_t LogStore::Append(std::span<const kw_log_entry> entries,
 int32_t LogStore::TruncatePrefix(uint64_t first_kept, kw_completion* completion) {
   if (first_kept > pending_.last + 1) {
     return Refuse(KW_INVALID_ARGUMENT, "truncate_prefix: " + std::to_string(first_kept) +
-                                           " is above the last entry " +
-                                           std::to_string(pending_.last));
+                                           " is above the last entry " + std::to_string(pending_.last));
   }
   if (Status status = MakeRoom(kRecordBytes); !status.ok()) return Refuse(status.code, status.text);
 
@@ -177,8 +175,8 @@ bool LogStore::HasRoom(uint64_t record_bytes) {
   return end + record_bytes + 2 * kRecordBytes <= pending_.segment->header.file_bytes;
 }
 
-int32_t LogStore::TryAppend(std::span<const kw_log_entry> entries,
-                            const kw_hard_state* maybe_hard_state, kw_completion* completion) {
+int32_t LogStore::TryAppend(std::span<const kw_log_entry> entries, const kw_hard_state* maybe_hard_state,
+                            kw_completion* completion) {
   uint64_t bytes = 0;
   for (const kw_log_entry& entry : entries) bytes += FlushEncoder::EntryBytes(entry.data.len);
   if (bytes > kFlushBytesMax || !HasRoom(bytes)) return KW_UNAVAILABLE;
@@ -226,17 +224,15 @@ void LogStore::StartFlush() {
     buffer = std::move(buffers_.back());
     buffers_.pop_back();
   }
-  queue_.push_back(std::make_unique<Flush>(pending_.segment, pending_.end_offset, pending_.chain,
-                                           std::move(buffer)));
+  queue_.push_back(
+      std::make_unique<Flush>(pending_.segment, pending_.end_offset, pending_.chain, std::move(buffer)));
   if (pending_.end_offset == kHeaderBytes) {
-    queue_.back()->encoder.AddBase(RecordType::kBase, pending_.last,
-                                   pending_.terms.At(pending_.last));
+    queue_.back()->encoder.AddBase(RecordType::kBase, pending_.last, pending_.terms.At(pending_.last));
   }
 }
 
 void LogStore::CloseFlush(Flush& flush) {
-  flush.encoder.Close(
-      {pending_.hard_state, pending_.spans.Oldest(flush.segment->header.number)});
+  flush.encoder.Close({pending_.hard_state, pending_.spans.Oldest(flush.segment->header.number)});
   pending_.end_offset = flush.encoder.end_offset();
   pending_.chain = flush.encoder.chain();
   queued_bytes_ += flush.encoder.bytes().size();
@@ -370,9 +366,8 @@ Status ReadRun(std::span<const LogIndex::Place> places, uint64_t first_index, Ba
   for (size_t i = 0; i < places.size(); ++i) {
     const uint64_t at = places[i].offset - offset;
     kw_log_entry entry;
-    if (at + places[i].bytes > count ||
-        !DecodeEntry({buffer.get() + at, places[i].bytes}, segment.header, places[i].offset,
-                     first_index + i, &entry)) {
+    if (at + places[i].bytes > count || !DecodeEntry({buffer.get() + at, places[i].bytes}, segment.header,
+                                                     places[i].offset, first_index + i, &entry)) {
       return Error(KW_DATA_LOSS, segment.name() + " at offset " + std::to_string(places[i].offset) +
                                      ": entry " + std::to_string(first_index + i) + " is damaged");
     }
@@ -408,16 +403,14 @@ Status LogStore::Read(uint64_t begin, uint64_t end, uint64_t bytes_max, kw_log_b
   for (size_t i = 0; i < places.size();) {
     size_t next = i + 1;
     while (next < places.size() && places[next].segment == places[i].segment &&
-           places[next].offset - (places[next - 1].offset + places[next - 1].bytes) <=
-               kReadGapBytesMax) {
+           places[next].offset - (places[next - 1].offset + places[next - 1].bytes) <= kReadGapBytesMax) {
       ++next;
     }
     Status status = ReadRun(std::span(places).subspan(i, next - i), begin + i, batch.get());
     if (!status.ok()) return status;
     i = next;
   }
-  batch->base = {sizeof(kw_log_batch), 0, batch->entries.data(), batch->entries.size(),
-                 &Batch::Release};
+  batch->base = {sizeof(kw_log_batch), 0, batch->entries.data(), batch->entries.size(), &Batch::Release};
   *out = &batch.release()->base;
   return {};
 }

@@ -25,11 +25,11 @@
 
 namespace keyway::log_segmented {
 
-inline constexpr uint64_t kFlushBytesMax = 4 << 20;    // A flush is closed at this size.
-inline constexpr uint64_t kQueuedBytesMax = 32 << 20;  // Append waits above this.
-inline constexpr uint64_t kAppendBytesMax = 1 << 30;   // In one append; it must fit one segment.
+inline constexpr uint64_t kFlushBytesMax = 4 << 20;     // A flush is closed at this size.
+inline constexpr uint64_t kQueuedBytesMax = 32 << 20;   // Append waits above this.
+inline constexpr uint64_t kAppendBytesMax = 1 << 30;    // In one append; it must fit one segment.
 inline constexpr uint64_t kReadEntriesMax = 16384;      // In one read.
-inline constexpr uint64_t kReadGapBytesMax = 64 << 10; // Dead bytes read along between two entries.
+inline constexpr uint64_t kReadGapBytesMax = 64 << 10;  // Dead bytes read along between two entries.
 
 struct Options {
   std::string directory;
@@ -80,8 +80,8 @@ class LogStore {
     uint64_t first = 1, last = 0;
     TermRuns terms;
     SegmentSpans spans;
-    SegmentRef segment;         // Where the next record goes:
-    uint64_t end_offset = 0;    // only when no flush is forming.
+    SegmentRef segment;       // Where the next record goes:
+    uint64_t end_offset = 0;  // only when no flush is forming.
     Chain chain;
   };
 
@@ -112,10 +112,10 @@ class LogStore {
   std::condition_variable work_;
   std::condition_variable space_;
   Pending pending_;
-  std::deque<std::unique_ptr<Flush>> queue_;  // The last one may be forming.
-  uint64_t queued_bytes_ = 0;                 // In queue_ and in the flush being written.
+  std::deque<std::unique_ptr<Flush>> queue_;   // The last one may be forming.
+  uint64_t queued_bytes_ = 0;                  // In queue_ and in the flush being written.
   std::vector<std::vector<uint8_t>> buffers_;  // To be used again.
-  bool needs_mark_ = false;                   // The last flush is not proven by a later one.
+  bool needs_mark_ = false;                    // The last flush is not proven by a later one.
   bool flusher_sleeps_ = false;
   bool stopping_ = false;
 

@@ -70,9 +70,7 @@ struct Model {
     base_term = term;
   }
   bool operator==(const Model& other) const {
-    const auto commit = [](const Model& model) {
-      return std::min(model.hard_state.commit, model.last());
-    };
+    const auto commit = [](const Model& model) { return std::min(model.hard_state.commit, model.last()); };
     return first == other.first && base_term == other.base_term && items == other.items &&
            hard_state.term == other.hard_state.term && hard_state.vote == other.hard_state.vote &&
            commit(*this) == commit(other);
@@ -93,8 +91,8 @@ class Store {
     text = waiter.text;
     return code;
   }
-  int32_t Start(uint64_t index, const std::vector<Item>& items,
-                const kw_hard_state* maybe_hard_state, Waiter* waiter) {
+  int32_t Start(uint64_t index, const std::vector<Item>& items, const kw_hard_state* maybe_hard_state,
+                Waiter* waiter) {
     std::vector<kw_log_entry> entries;
     for (const Item& item : items) {
       entries.push_back({index + entries.size(), item.term, 1,
@@ -461,8 +459,8 @@ TEST_P(LogStoreCrash, LosesNothingAcknowledgedAtAnyOperation) {
     futures.push_back(disk.AfterPowerLoss(Survival::kRandom, die_at + 1000));
     futures.push_back(disk.AfterKill());
     for (size_t i = 0; i < futures.size(); ++i) {
-      const std::string context = "seed " + std::to_string(seed) + " die_at " +
-                                  std::to_string(die_at) + " future " + std::to_string(i);
+      const std::string context = "seed " + std::to_string(seed) + " die_at " + std::to_string(die_at) +
+                                  " future " + std::to_string(i);
       std::mt19937_64 random(die_at * 10 + i);
       // Recovery dies as well, and then the power goes.
       futures[i]->DieAt(1 + random() % 4);

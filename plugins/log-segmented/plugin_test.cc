@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // The plugin through its ABI, on a real directory.
+#include "keyway/plugin.hpp"
+
 #include <gtest/gtest.h>
 
 #include <condition_variable>
@@ -10,7 +12,6 @@
 
 #include "keyway/crc32c.h"
 #include "keyway/log_store.h"
-#include "keyway/plugin.hpp"
 
 extern "C" const kw_entry* kw_plugin_entry_log_segmented(void);
 
@@ -108,8 +109,7 @@ TEST_F(LogPluginTest, RefusesASecondOpenerByName) {
   ASSERT_EQ(first->start(first, &error_), KW_OK);
 
   EXPECT_EQ(second->start(second, &error_), KW_FAILED_PRECONDITION);
-  EXPECT_NE(std::string(error_.text).find(directory_ + "/LOCK: locked"), std::string::npos)
-      << error_.text;
+  EXPECT_NE(std::string(error_.text).find(directory_ + "/LOCK: locked"), std::string::npos) << error_.text;
 
   End(first);
   ASSERT_EQ(second->start(second, &error_), KW_OK) << error_.text;
@@ -143,8 +143,7 @@ TEST_F(LogPluginTest, NamesTheFileAndOffsetOfDamage) {
   plugin = Create();
   ASSERT_EQ(plugin->start(plugin, &error_), KW_OK);
   EXPECT_EQ(Table(plugin).recover(plugin, &hard_state, &bounds, &error_), KW_DATA_LOSS);
-  EXPECT_NE(std::string(error_.text).find("log-0000000000000001.seg at offset 4096"),
-            std::string::npos)
+  EXPECT_NE(std::string(error_.text).find("log-0000000000000001.seg at offset 4096"), std::string::npos)
       << error_.text;
   End(plugin);
 }

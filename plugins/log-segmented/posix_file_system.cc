@@ -38,8 +38,7 @@ class PosixFile final : public File {
 
   Status Write(uint64_t offset, std::span<const uint8_t> bytes) override {
     while (!bytes.empty()) {
-      const ssize_t written =
-          ::pwrite(descriptor_, bytes.data(), bytes.size(), static_cast<off_t>(offset));
+      const ssize_t written = ::pwrite(descriptor_, bytes.data(), bytes.size(), static_cast<off_t>(offset));
       if (written < 0) {
         if (errno == EINTR) continue;
         return ErrnoStatus("pwrite", path_, errno);
@@ -53,8 +52,7 @@ class PosixFile final : public File {
   Status Read(uint64_t offset, std::span<uint8_t> bytes, size_t* read_bytes) const override {
     *read_bytes = 0;
     while (*read_bytes < bytes.size()) {
-      const ssize_t count = ::pread(descriptor_, bytes.data() + *read_bytes,
-                                    bytes.size() - *read_bytes,
+      const ssize_t count = ::pread(descriptor_, bytes.data() + *read_bytes, bytes.size() - *read_bytes,
                                     static_cast<off_t>(offset + *read_bytes));
       if (count < 0) {
         if (errno == EINTR) continue;

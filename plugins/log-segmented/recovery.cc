@@ -10,8 +10,8 @@ namespace {
 
 class Recovery {
  public:
-  Recovery(FileSystem& file_system, const std::string& directory, uint64_t segment_bytes,
-           const Logger& log, RecoveredLog* out)
+  Recovery(FileSystem& file_system, const std::string& directory, uint64_t segment_bytes, const Logger& log,
+           RecoveredLog* out)
       : file_system_(file_system),
         directory_(directory),
         segment_bytes_(segment_bytes),
@@ -31,8 +31,8 @@ class Recovery {
 
  private:
   Status Damage(const std::string& name, uint64_t offset, const std::string& what) const {
-    return Error(KW_DATA_LOSS, name + " at offset " + std::to_string(offset) + ": " + what + " (in " +
-                                   directory_ + ")");
+    return Error(KW_DATA_LOSS,
+                 name + " at offset " + std::to_string(offset) + ": " + what + " (in " + directory_ + ")");
   }
   std::string Path(const std::string& name) const { return directory_ + "/" + name; }
 
@@ -57,8 +57,8 @@ class Recovery {
       bytes.resize(count);
       if (!DecodeHeader(bytes, &segment->header)) return Damage(name, 0, "damaged segment header");
       if (segment->header.number != number) {
-        return Damage(name, 24, "this is segment " + std::to_string(segment->header.number) +
-                                    " under another name");
+        return Damage(name, 24,
+                      "this is segment " + std::to_string(segment->header.number) + " under another name");
       }
       segments_.push_back(std::move(segment));
     }
@@ -142,8 +142,8 @@ class Recovery {
       ScanResult result;
       if (Status scanned = Scan(*segment, visitor, &result); !scanned.ok()) return scanned;
       if (i > begin_) {
-        const bool continues = result.first_sequence == out_.chain.sequence + 1 &&
-                               result.first_prev_crc == out_.chain.crc;
+        const bool continues =
+            result.first_sequence == out_.chain.sequence + 1 && result.first_prev_crc == out_.chain.crc;
         if (!continues && result.flush_count > 0) {
           return Damage(segments_[i - 1]->name(), out_.write_offset,
                         "damaged record: segment " + std::to_string(segment->header.number) +
@@ -155,8 +155,7 @@ class Recovery {
       out_.write_offset = result.end_offset;
       out_.segments.push_back(segment);
     }
-    out_.bounds = {out_.index.first(), out_.index.last(),
-                   out_.terms.At(out_.index.first() - 1)};
+    out_.bounds = {out_.index.first(), out_.index.last(), out_.terms.At(out_.index.first() - 1)};
     // The hint may be of entries that the same flush would have brought, had it been whole.
     out_.hard_state.commit = std::min(out_.hard_state.commit, out_.bounds.last);
     return {};
@@ -192,9 +191,9 @@ class Recovery {
         return {};
       case RecordType::kEntry:
         if (record.index == 0 || record.index > index.last() + 1) {
-          return Damage(segment->name(), record.offset,
-                        "entry " + std::to_string(record.index) + " after entry " +
-                            std::to_string(index.last()));
+          return Damage(
+              segment->name(), record.offset,
+              "entry " + std::to_string(record.index) + " after entry " + std::to_string(index.last()));
         }
         // In the oldest segment: the entries before this one were in a dropped segment.
         if (record.index < index.first()) rebase(record.index - 1, record.prev_term);
@@ -216,8 +215,7 @@ class Recovery {
     }
     for (size_t i = 0; i < trailing_.size(); ++i) {
       if (trailing_[i].stray_sequence_max > torn_sequence) {
-        return Damage(segments_[end_ + i]->name(), kHeaderBytes,
-                      Later(trailing_[i].stray_sequence_max));
+        return Damage(segments_[end_ + i]->name(), kHeaderBytes, Later(trailing_[i].stray_sequence_max));
       }
     }
     if (last_.stray_sequence_max != 0) out_.torn_bytes = last_.stray_end - last_.end_offset;
@@ -276,7 +274,7 @@ class Recovery {
   std::vector<ScanResult> trailing_;  // Of segments_[end_ ...]: they have no flush.
   ScanResult last_;                   // Of segments_[end_ - 1].
   bool has_spare_file_ = false;
-  std::vector<uint8_t> bytes_;        // Of the segment at hand.
+  std::vector<uint8_t> bytes_;  // Of the segment at hand.
 };
 
 }  // namespace

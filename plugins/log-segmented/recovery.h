@@ -20,12 +20,12 @@ struct RecoveredLog {
   LogIndex index;
   TermRuns terms;
   SegmentSpans spans;
-  std::vector<SegmentRef> segments;  // Of the log, in order; the last one is appended to,
-  uint64_t write_offset = 0;         // from here on,
-  Chain chain;                       // continuing this.
-  SegmentRef spare;                  // The prepared next segment, or null.
-  std::vector<SegmentRef> leftovers; // Dropped ones that a crash left behind.
-  uint64_t torn_bytes = 0;           // Of an unacknowledged flush, dropped.
+  std::vector<SegmentRef> segments;   // Of the log, in order; the last one is appended to,
+  uint64_t write_offset = 0;          // from here on,
+  Chain chain;                        // continuing this.
+  SegmentRef spare;                   // The prepared next segment, or null.
+  std::vector<SegmentRef> leftovers;  // Dropped ones that a crash left behind.
+  uint64_t torn_bytes = 0;            // Of an unacknowledged flush, dropped.
 };
 
 // Recovers the log in `directory`, which exists and is locked; an empty one gets a first segment of

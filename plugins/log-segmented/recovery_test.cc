@@ -19,9 +19,12 @@ constexpr uint64_t kFileBytes = kSegmentBytesMin;
 // One segment in the making.
 class Image {
  public:
-  explicit Image(uint64_t number = 1, uint64_t id = 0x1234567890abcdef, Chain chain = {},
-                 uint64_t last = 0, uint64_t last_term = 0)
-      : header_{id, number, kFileBytes}, bytes_(kFileBytes), chain_(chain), last_(last),
+  explicit Image(uint64_t number = 1, uint64_t id = 0x1234567890abcdef, Chain chain = {}, uint64_t last = 0,
+                 uint64_t last_term = 0)
+      : header_{id, number, kFileBytes},
+        bytes_(kFileBytes),
+        chain_(chain),
+        last_(last),
         last_term_(last_term) {
     EncodeHeader(header_, std::span<uint8_t, kHeaderBytes>(bytes_.data(), kHeaderBytes));
   }
@@ -31,7 +34,9 @@ class Image {
     if (end_ == kHeaderBytes) flush.AddBase(RecordType::kBase, last_, last_term_);
     for (const size_t size : sizes) {
       const std::string data(size, static_cast<char>('a' + (last_ + 1) % 26));
-      kw_log_entry entry = {last_ + 1, last_term_ == 0 ? 1 : last_term_, 1,
+      kw_log_entry entry = {last_ + 1,
+                            last_term_ == 0 ? 1 : last_term_,
+                            1,
                             kw_crc32c(0, data.data(), size),
                             {reinterpret_cast<const uint8_t*>(data.data()), size}};
       flush.AddEntry(entry, last_term_);
@@ -39,8 +44,7 @@ class Image {
       last_term_ = entry.term;
     }
     flush.Close({{3, 7, last_}, oldest});
-    std::copy(flush.bytes().begin(), flush.bytes().end(),
-              bytes_.begin() + static_cast<ptrdiff_t>(end_));
+    std::copy(flush.bytes().begin(), flush.bytes().end(), bytes_.begin() + static_cast<ptrdiff_t>(end_));
     starts_.push_back(end_);
     end_ = flush.end_offset();
     chain_ = flush.chain();

@@ -70,8 +70,7 @@ bool Decode(const uint8_t* record, uint64_t offset, ScannedRecord* out) {
 
 Commit DecodeCommit(const uint8_t* record) {
   Commit commit;
-  commit.hard_state = {Load<uint64_t>(record + 24), Load<uint64_t>(record + 32),
-                       Load<uint64_t>(record + 40)};
+  commit.hard_state = {Load<uint64_t>(record + 24), Load<uint64_t>(record + 32), Load<uint64_t>(record + 40)};
   commit.oldest_segment = Load<uint64_t>(record + 48);
   return commit;
 }
@@ -79,8 +78,7 @@ Commit DecodeCommit(const uint8_t* record) {
 // Scans the flush at `offset`, which must continue `chain` unless it is the segment's first one.
 // Returns its end, or 0 if it does not check out.
 uint64_t ScanFlush(std::span<const uint8_t> bytes, const SegmentHeader& header, uint64_t offset,
-                   bool is_first, Chain* chain, std::vector<ScannedRecord>* records,
-                   Commit* commit) {
+                   bool is_first, Chain* chain, std::vector<ScannedRecord>* records, Commit* commit) {
   const uint64_t start = offset;
   records->clear();
   while (offset + kRecordBytes <= bytes.size()) {
@@ -196,8 +194,8 @@ void FlushEncoder::AddEntry(const kw_log_entry& entry, uint64_t prev_term) {
   Store<uint32_t>(record + 56, entry.crc32c);
   if (entry.data.len != 0) std::memcpy(record + kRecordBytes, entry.data.ptr, entry.data.len);
   Seal(record, offset);
-  records_.push_back({RecordType::kEntry, static_cast<uint32_t>(entry.data.len), entry.index,
-                      entry.term, prev_term, offset});
+  records_.push_back({RecordType::kEntry, static_cast<uint32_t>(entry.data.len), entry.index, entry.term,
+                      prev_term, offset});
 }
 
 void FlushEncoder::Close(const Commit& commit) {
@@ -226,8 +224,7 @@ ScanResult ScanSegment(std::span<const uint8_t> bytes, const SegmentHeader& head
     if (is_first && result.end_offset + kRecordBytes <= bytes.size()) {
       result.first_prev_crc = Load<uint32_t>(bytes.data() + result.end_offset + 12);
     }
-    const uint64_t end =
-        ScanFlush(bytes, header, result.end_offset, is_first, &chain, &records, &commit);
+    const uint64_t end = ScanFlush(bytes, header, result.end_offset, is_first, &chain, &records, &commit);
     if (end == 0) break;
     if (is_first) result.first_sequence = chain.sequence;
     result.flush_count += 1;
@@ -248,8 +245,8 @@ ScanResult ScanSegment(std::span<const uint8_t> bytes, const SegmentHeader& head
   return result;
 }
 
-bool DecodeEntry(std::span<const uint8_t> bytes, const SegmentHeader& header, uint64_t offset,
-                 uint64_t index, kw_log_entry* out) {
+bool DecodeEntry(std::span<const uint8_t> bytes, const SegmentHeader& header, uint64_t offset, uint64_t index,
+                 kw_log_entry* out) {
   if (bytes.size() < kRecordBytes || !RecordChecksOut(header, offset, bytes.data())) return false;
   ScannedRecord record;
   if (!Decode(bytes.data(), offset, &record)) return false;

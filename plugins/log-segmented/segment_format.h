@@ -113,8 +113,7 @@ class FlushEncoder {
  public:
   // The flush continues `chain` and will be written at `offset` of the segment. `buffer` is memory to
   // be used again; its content does not matter.
-  FlushEncoder(const SegmentHeader& segment, uint64_t offset, Chain chain,
-               std::vector<uint8_t> buffer = {});
+  FlushEncoder(const SegmentHeader& segment, uint64_t offset, Chain chain, std::vector<uint8_t> buffer = {});
 
   void AddBase(RecordType type, uint64_t base_index, uint64_t base_term);
   void AddEntry(const kw_log_entry& entry, uint64_t prev_term);
@@ -130,9 +129,7 @@ class FlushEncoder {
   std::span<const ScannedRecord> records() const { return records_; }
   std::vector<uint8_t> TakeBuffer() { return std::move(bytes_); }
 
-  static constexpr uint64_t EntryBytes(uint64_t data_bytes) {
-    return kRecordBytes + PaddedBytes(data_bytes);
-  }
+  static constexpr uint64_t EntryBytes(uint64_t data_bytes) { return kRecordBytes + PaddedBytes(data_bytes); }
 
  private:
   uint8_t* AddRecord(RecordType type, uint64_t data_bytes);
@@ -150,11 +147,11 @@ class FlushEncoder {
 // What a scan of one segment found.
 struct ScanResult {
   uint64_t flush_count = 0;
-  uint32_t first_prev_crc = 0;      // The chain before the first flush.
-  uint64_t first_sequence = 0;      // 0 if there is no flush.
-  Chain chain;                      // After the last flush.
-  Commit commit;                    // Of the last flush.
-  uint64_t last_flush_offset = 0;   // Where the last flush starts,
+  uint32_t first_prev_crc = 0;         // The chain before the first flush.
+  uint64_t first_sequence = 0;         // 0 if there is no flush.
+  Chain chain;                         // After the last flush.
+  Commit commit;                       // Of the last flush.
+  uint64_t last_flush_offset = 0;      // Where the last flush starts,
   uint64_t end_offset = kHeaderBytes;  // and ends.
   // Records of this segment at or after end_offset that check out by themselves.
   uint64_t stray_sequence_max = 0;  // 0 if there is none.
@@ -171,7 +168,7 @@ ScanResult ScanSegment(std::span<const uint8_t> bytes, const SegmentHeader& head
 
 // Checks one ENTRY record that an index points to, `bytes` starting at its header; fills `out`, whose
 // data points into `bytes`. False if the record or its data are damaged or another entry's.
-[[nodiscard]] bool DecodeEntry(std::span<const uint8_t> bytes, const SegmentHeader& header,
-                               uint64_t offset, uint64_t index, kw_log_entry* out);
+[[nodiscard]] bool DecodeEntry(std::span<const uint8_t> bytes, const SegmentHeader& header, uint64_t offset,
+                               uint64_t index, kw_log_entry* out);
 
 }  // namespace keyway::log_segmented

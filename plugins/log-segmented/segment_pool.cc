@@ -86,9 +86,7 @@ Status SegmentPool::Take(uint64_t file_bytes_min, SegmentRef* segment) {
   wanted_bytes_ = std::max(segment_bytes_, (file_bytes_min + 4095) / 4096 * 4096);
   failure_ = {};
   work_.notify_all();
-  const auto is_ready = [&] {
-    return spare_ != nullptr && spare_->header.file_bytes >= wanted_bytes_;
-  };
+  const auto is_ready = [&] { return spare_ != nullptr && spare_->header.file_bytes >= wanted_bytes_; };
   ready_.wait(lock, [&] { return is_ready() || !failure_.ok(); });
   const bool took = is_ready();
   wanted_bytes_ = segment_bytes_;
@@ -110,9 +108,7 @@ void SegmentPool::Retire(std::vector<SegmentRef> segments) {
 
 Status SegmentPool::WaitIdle() {
   std::unique_lock lock(mutex_);
-  ready_.wait(lock, [&] {
-    return !busy_ && (!failure_.ok() || (spare_ != nullptr && retired_.empty()));
-  });
+  ready_.wait(lock, [&] { return !busy_ && (!failure_.ok() || (spare_ != nullptr && retired_.empty())); });
   return failure_;
 }
 
@@ -126,8 +122,7 @@ void SegmentPool::Run() {
     if (stopping_) return;
     std::vector<SegmentRef> removed;
     for (SegmentRef& segment : retired_) {
-      const bool keeps =
-          reserve_.size() < kReserveMax && segment->header.file_bytes == segment_bytes_;
+      const bool keeps = reserve_.size() < kReserveMax && segment->header.file_bytes == segment_bytes_;
       (keeps ? reserve_ : removed).push_back(std::move(segment));
     }
     retired_.clear();
@@ -166,8 +161,7 @@ Status SegmentPool::Remove(const std::vector<SegmentRef>& segments) {
   return file_system_.SyncDirectory(directory_);
 }
 
-Status SegmentPool::Make(uint64_t number, uint64_t file_bytes, SegmentRef maybe_old,
-                         SegmentRef* segment) {
+Status SegmentPool::Make(uint64_t number, uint64_t file_bytes, SegmentRef maybe_old, SegmentRef* segment) {
   if (maybe_old == nullptr) {
     return CreateSegment(file_system_, directory_, number, file_bytes, segment);
   }

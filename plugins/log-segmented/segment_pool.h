@@ -26,8 +26,8 @@ inline constexpr char kSpareName[] = "spare.tmp";
 class SegmentPool {
  public:
   // `next_number` is the number of the next segment; `maybe_spare` one that is ready under it.
-  SegmentPool(FileSystem& file_system, std::string directory, uint64_t segment_bytes,
-              uint64_t next_number, SegmentRef maybe_spare, const Logger& log);
+  SegmentPool(FileSystem& file_system, std::string directory, uint64_t segment_bytes, uint64_t next_number,
+              SegmentRef maybe_spare, const Logger& log);
   ~SegmentPool();
 
   // [log] The next segment, of at least `file_bytes_min` bytes. Waits until it is ready. On an error
@@ -46,20 +46,20 @@ class SegmentPool {
   Status Make(uint64_t number, uint64_t file_bytes, SegmentRef maybe_old, SegmentRef* segment);
   std::string Path(const std::string& name) const { return directory_ + "/" + name; }
 
-  FileSystem& file_system_;         // Constant after construction.
+  FileSystem& file_system_;  // Constant after construction.
   const std::string directory_;
   const uint64_t segment_bytes_;
   const Logger log_;
 
-  std::mutex mutex_;                // Guards what follows.
+  std::mutex mutex_;  // Guards what follows.
   std::condition_variable work_;
   std::condition_variable ready_;
   uint64_t next_number_;
-  uint64_t wanted_bytes_;           // The least size of the next segment.
+  uint64_t wanted_bytes_;  // The least size of the next segment.
   SegmentRef spare_;
-  Status failure_;                  // Of the last try; cleared by the next wish.
+  Status failure_;  // Of the last try; cleared by the next wish.
   std::vector<SegmentRef> retired_;
-  std::vector<SegmentRef> reserve_; // Dropped ones, still under their old names, for next spares.
+  std::vector<SegmentRef> reserve_;  // Dropped ones, still under their old names, for next spares.
   bool busy_ = false;
   bool stopping_ = false;
   std::thread thread_;

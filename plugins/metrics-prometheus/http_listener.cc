@@ -68,7 +68,8 @@ bool HttpListener::Bind(const std::string& url, bool* is_invalid, std::string* e
     if (host.size() > 2 && host.front() == '[' && host.back() == ']') host = host.substr(1, host.size() - 2);
   }
   if (host.empty() || port.empty() || port.size() > 5 ||
-      port.find_first_not_of("0123456789") != std::string::npos || std::stoi(port) > 65535 || std::stoi(port) == 0) {
+      port.find_first_not_of("0123456789") != std::string::npos || std::stoi(port) > 65535 ||
+      std::stoi(port) == 0) {
     *is_invalid = true;
     *error = "listen: \"" + url + "\" is not of the form http://host:port";
     return false;
@@ -187,7 +188,8 @@ void HttpListener::Write(Connection* connection) {
 std::string HttpListener::Answer(const std::string& request) const {
   const std::string_view line = std::string_view(request).substr(0, request.find("\r\n"));
   const size_t method_end = line.find(' ');
-  const size_t target_end = method_end == std::string_view::npos ? method_end : line.find(' ', method_end + 1);
+  const size_t target_end =
+      method_end == std::string_view::npos ? method_end : line.find(' ', method_end + 1);
   if (target_end == std::string_view::npos || line.substr(target_end + 1).substr(0, 7) != "HTTP/1.") {
     return Problem("400 Bad Request");
   }

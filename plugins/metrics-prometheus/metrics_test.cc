@@ -114,7 +114,8 @@ class Parsed {
     EXPECT_EQ(*end, '\0') << line;
     Family& family = families_[current_];
     if (family.type == "histogram") {
-      EXPECT_TRUE(name == current_ + "_bucket" || name == current_ + "_sum" || name == current_ + "_count") << line;
+      EXPECT_TRUE(name == current_ + "_bucket" || name == current_ + "_sum" || name == current_ + "_count")
+          << line;
     } else {
       EXPECT_EQ(name, current_) << line;
     }
@@ -230,7 +231,11 @@ TEST(Render, ProcessMetricsArePlausible) {
 class ListenerTest : public ::testing::Test {
  protected:
   ListenerTest() {
-    host_ = {sizeof(kw_host), KW_ABI_MAJOR, KW_ABI_MINOR, this, "keyway test",
+    host_ = {sizeof(kw_host),
+             KW_ABI_MAJOR,
+             KW_ABI_MINOR,
+             this,
+             "keyway test",
              [](const kw_host* host, const char* service) -> const void* {
                auto* self = static_cast<ListenerTest*>(host->self);
                if (std::string(service) == KW_CLOCK) return &self->clock_;
@@ -258,7 +263,8 @@ class ListenerTest : public ::testing::Test {
   }
   int32_t Start(const std::string& url) {
     const kw_config_item item = {"listen", Slice(url), 0, 0};
-    EXPECT_EQ(kw_plugin_entry_metrics_prometheus()->plugins[0]->create(&host_, &item, 1, &plugin_, &error_), KW_OK);
+    EXPECT_EQ(kw_plugin_entry_metrics_prometheus()->plugins[0]->create(&host_, &item, 1, &plugin_, &error_),
+              KW_OK);
     return plugin_->start(plugin_, &error_);
   }
   // Starts on a free port.
@@ -284,7 +290,8 @@ class ListenerTest : public ::testing::Test {
     send(fd, request.data(), request.size(), MSG_NOSIGNAL);
     std::string all;
     char bytes[4096];
-    for (ssize_t got; (got = read(fd, bytes, sizeof(bytes))) > 0;) all.append(bytes, static_cast<size_t>(got));
+    for (ssize_t got; (got = read(fd, bytes, sizeof(bytes))) > 0;)
+      all.append(bytes, static_cast<size_t>(got));
     close(fd);
     return all;
   }
@@ -344,7 +351,8 @@ TEST_F(ListenerTest, RenderWritesThroughTheAbi) {
   ASSERT_NE(table, nullptr);
   std::string text;
   kw_writer writer = {&text, [](void* self, kw_slice bytes) -> int32_t {
-                        static_cast<std::string*>(self)->append(reinterpret_cast<const char*>(bytes.ptr), bytes.len);
+                        static_cast<std::string*>(self)->append(reinterpret_cast<const char*>(bytes.ptr),
+                                                                bytes.len);
                         return KW_OK;
                       }};
   const kw_sample sample = Sample("answer", "", KW_METRIC_GAUGE, 42);

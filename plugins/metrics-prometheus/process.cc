@@ -57,8 +57,8 @@ void AddStat(ProcessSamples* out) {
     return;
   }
   const double ticks = static_cast<double>(sysconf(_SC_CLK_TCK));
-  Add(out, "process_cpu_seconds_total", "Total user and system CPU time spent in seconds.",
-      KW_METRIC_COUNTER, static_cast<double>(user + system) / ticks);
+  Add(out, "process_cpu_seconds_total", "Total user and system CPU time spent in seconds.", KW_METRIC_COUNTER,
+      static_cast<double>(user + system) / ticks);
   Add(out, "process_resident_memory_bytes", "Resident memory size in bytes.", KW_METRIC_GAUGE,
       static_cast<double>(pages) * static_cast<double>(sysconf(_SC_PAGESIZE)));
   Add(out, "process_virtual_memory_bytes", "Virtual memory size in bytes.", KW_METRIC_GAUGE,

@@ -27,9 +27,7 @@ class Batch {
   Batch& Put(uint32_t table, std::string key, std::string value) {
     return Add(KW_KV_PUT, table, std::move(key), std::move(value));
   }
-  Batch& Delete(uint32_t table, std::string key) {
-    return Add(KW_KV_DELETE, table, std::move(key), "");
-  }
+  Batch& Delete(uint32_t table, std::string key) { return Add(KW_KV_DELETE, table, std::move(key), ""); }
   Batch& DeleteRange(uint32_t table, std::string begin, std::string end) {
     return Add(KW_KV_DELETE_RANGE, table, std::move(begin), std::move(end));
   }
@@ -47,8 +45,7 @@ class Batch {
       if (item.kind == KW_KV_DELETE) table.erase(item.key);
       if (item.kind == KW_KV_DELETE_RANGE) {
         table.erase(table.lower_bound(item.key),
-                    item.value.empty() ? table.end()
-                                       : table.lower_bound(std::max(item.key, item.value)));
+                    item.value.empty() ? table.end() : table.lower_bound(std::max(item.key, item.value)));
       }
     }
   }
@@ -90,8 +87,8 @@ class EngineTest : public ::testing::Test {
     return view;
   }
   std::vector<std::pair<std::string, std::string>> Scan(ReadView* view, uint32_t table,
-                                                        const std::string& begin,
-                                                        const std::string& end, bool descending) {
+                                                        const std::string& begin, const std::string& end,
+                                                        bool descending) {
     Cursor* cursor = nullptr;
     EXPECT_EQ(engine_->OpenCursor(view, table, Slice(begin), Slice(end), descending, &cursor, &error_),
               KW_OK);
@@ -114,10 +111,9 @@ class EngineTest : public ::testing::Test {
       const Table expected = found == model.end() ? Table() : found->second;
       const auto stored = Scan(view, table, "", "", false);
       ASSERT_EQ(stored.size(), expected.size()) << "table " << table;
-      ASSERT_TRUE(std::equal(stored.begin(), stored.end(), expected.begin(),
-                             [](const auto& a, const auto& b) {
-                               return a.first == b.first && a.second == b.second;
-                             }))
+      ASSERT_TRUE(
+          std::equal(stored.begin(), stored.end(), expected.begin(),
+                     [](const auto& a, const auto& b) { return a.first == b.first && a.second == b.second; }))
           << "table " << table;
     }
   }

@@ -46,8 +46,7 @@ class Checker {
   bool Read(uint64_t offset, size_t bytes, std::vector<uint8_t>* out) {
     out->resize(bytes);
     if (offset > file_bytes_ || bytes > file_bytes_ - offset) return false;
-    return ::pread(file_, out->data(), bytes, static_cast<off_t>(offset)) ==
-           static_cast<ssize_t>(bytes);
+    return ::pread(file_, out->data(), bytes, static_cast<off_t>(offset)) == static_cast<ssize_t>(bytes);
   }
   bool FindMeta(std::vector<uint8_t>* meta) {
     std::vector<uint8_t> first, second;
@@ -55,8 +54,7 @@ class Checker {
     page_bytes_ = Load<uint32_t>(first.data() + 40);
     if (page_bytes_ < 512 || page_bytes_ > 65536) return false;
     if (!Read(page_bytes_, kMetaReadBytes, &second)) return false;
-    const bool second_is_newer =
-        Load<uint64_t>(second.data() + 144) > Load<uint64_t>(first.data() + 144);
+    const bool second_is_newer = Load<uint64_t>(second.data() + 144) > Load<uint64_t>(first.data() + 144);
     *meta = std::move(second_is_newer ? second : first);
     return (Load<uint16_t>(meta->data() + 10) & kMeta) != 0;
   }
@@ -107,8 +105,7 @@ class Checker {
   }
   void Overflow(uint64_t number, uint64_t data_bytes) {
     std::vector<uint8_t> header;
-    if (number > file_bytes_ / page_bytes_ ||
-        !Read(number * page_bytes_, kPageHeaderBytes, &header)) {
+    if (number > file_bytes_ / page_bytes_ || !Read(number * page_bytes_, kPageHeaderBytes, &header)) {
       return Problem(number, "behind the end of the file");
     }
     if ((Load<uint16_t>(header.data() + 10) & kKindMask) != kOverflow) {

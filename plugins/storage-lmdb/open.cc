@@ -95,8 +95,8 @@ int32_t Engine::Failed(kw_error* error, const char* call, int result) const {
     default:
       break;
   }
-  return FailDetail(error, code, detail, DataPath(), ": ", call, ": ",
-                    std::string_view(mdb_strerror(result)), " (", result, ")");
+  return FailDetail(error, code, detail, DataPath(), ": ", call, ": ", std::string_view(mdb_strerror(result)),
+                    " (", result, ")");
 }
 
 int32_t Engine::LockDirectory(kw_error* error) {
@@ -114,8 +114,7 @@ int32_t Engine::LockDirectory(kw_error* error) {
   lock_file_ = ::open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
   if (lock_file_ < 0) return Failed(error, "open LOCK", errno);
   if (::flock(lock_file_, LOCK_EX | LOCK_NB) != 0) {
-    return Fail(error, KW_FAILED_PRECONDITION, path,
-                ": locked: another process uses this directory");
+    return Fail(error, KW_FAILED_PRECONDITION, path, ": locked: another process uses this directory");
   }
   return KW_OK;
 }
@@ -140,8 +139,8 @@ int32_t Engine::OpenEnvironment(kw_error* error) {
   if (result != 0) return Failed(error, "mdb_env_set", result);
   // NOTLS: a view may change threads. NORDAHEAD: reads of single records must not pull in their
   // surroundings; a scan in key order gets read-ahead of the kernel's own on what is contiguous.
-  result = mdb_env_open(environment_, options_.directory.c_str(),
-                        MDB_NOTLS | MDB_NORDAHEAD | MDB_NOMETASYNC, 0600);
+  result = mdb_env_open(environment_, options_.directory.c_str(), MDB_NOTLS | MDB_NORDAHEAD | MDB_NOMETASYNC,
+                        0600);
   if (result != 0) return Failed(error, "mdb_env_open", result);
   if (mdb_env_get_maxkeysize(environment_) < static_cast<int>(kKeyBytesMax)) {
     return Fail(error, KW_FAILED_PRECONDITION, "this LMDB takes keys of ",
@@ -189,13 +188,12 @@ int32_t Engine::CheckFileSize(kw_error* error) {
   mdb_env_stat(environment_, &stat);  // Both read the meta page only.
   const uint64_t expected = (uint64_t{environment.me_last_pgno} + 1) * stat.ms_psize;
   if (file_bytes >= expected) return KW_OK;
-  log_.Warn("file_short", {{"file", std::string_view(DataPath())},
-                           {"bytes", file_bytes},
-                           {"bytes_expected", expected}});
+  log_.Warn("file_short",
+            {{"file", std::string_view(DataPath())}, {"bytes", file_bytes}, {"bytes_expected", expected}});
   const std::string problem = CheckFile(data_file_);
   if (problem.empty()) return KW_OK;
-  return Fail(error, KW_DATA_LOSS, DataPath(), ": the file ends at byte ", file_bytes, " of ",
-              expected, ": ", std::string_view(problem));
+  return Fail(error, KW_DATA_LOSS, DataPath(), ": the file ends at byte ", file_bytes, " of ", expected, ": ",
+              std::string_view(problem));
 }
 
 // Where the file is mapped, NULL if that cannot be told: LMDB does not, so the kernel is asked.
@@ -208,8 +206,7 @@ uint8_t* Engine::MapAddress() const {
   char line[4608];
   while (address == nullptr && std::fgets(line, sizeof line, maps) != nullptr) {
     unsigned long long begin = 0, offset = 0, inode = 0;
-    const int fields =
-        std::sscanf(line, "%llx-%*x %*4s %llx %*s %llu", &begin, &offset, &inode);
+    const int fields = std::sscanf(line, "%llx-%*x %*4s %llx %*s %llu", &begin, &offset, &inode);
     const bool is_file = fields == 3 && offset == 0 && inode == info.st_ino;
     if (is_file && std::strstr(line, "/data.mdb") != nullptr) {
       address = reinterpret_cast<uint8_t*>(begin);

@@ -1,12 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // The plugin "storage-lmdb": keyway.kv-store/1 over Engine.
-#include <cstring>
+#include "keyway/plugin.hpp"
+
 #include <memory>
+#include <string_view>
 
 #include "engine.h"
 #include "keyway/kv_store.h"
-#include "keyway/plugin.hpp"
 
 KW_PLUGIN_MANIFEST(
     "id=storage-lmdb;version=0.1.0;abi=1.0;license=Apache-2.0;stability=beta;"
@@ -15,14 +16,25 @@ KW_PLUGIN_MANIFEST(
 namespace keyway::storage_lmdb {
 namespace {
 
-struct Instance {
-  kw_plugin base = {};
-  const kw_host* host = nullptr;
-  Options options;
-  std::unique_ptr<Engine> engine;
+class LmdbPlugin {
+ public:
+  static int32_t Create(const kw_host* host, const ConfigReader& config, std::unique_ptr<LmdbPlugin>* out,
+                        kw_error* error);
+  int32_t Start(kw_error* error) {
+    engine_ = std::make_unique<Engine>(options_);
+    return engine_->Open(host_, error);
+  }
+  void Stop() { engine_->Close(); }
+  static const void* Get(std::string_view interface_id);
+  Engine& engine() { return *engine_; }
+
+ private:
+  const kw_host* host_ = nullptr;
+  Options options_;
+  std::unique_ptr<Engine> engine_;
 };
 
-Engine& Self(kw_plugin* plugin) { return *static_cast<Instance*>(plugin->self)->engine; }
+Engine& Self(kw_plugin* plugin) { return SelfOf<LmdbPlugin>(plugin).engine(); }
 auto* ToView(kw_kv_view* view) { return reinterpret_cast<ReadView*>(view); }
 auto* ToCursor(kw_kv_cursor* cursor) { return reinterpret_cast<Cursor*>(cursor); }
 
@@ -33,15 +45,11 @@ int32_t Sync(kw_plugin* plugin, kw_error* error) noexcept {
   return Guard(error, [&] { return Self(plugin).Sync(error); });
 }
 int32_t ViewOpen(kw_plugin* plugin, kw_kv_view** out, kw_error* error) noexcept {
-  return Guard(error, [&] {
-    return Self(plugin).OpenView(reinterpret_cast<ReadView**>(out), error);
-  });
+  return Guard(error, [&] { return Self(plugin).OpenView(reinterpret_cast<ReadView**>(out), error); });
 }
-void ViewClose(kw_plugin* plugin, kw_kv_view* view) noexcept {
-  Self(plugin).CloseView(ToView(view));
-}
-int32_t Get(kw_plugin* plugin, kw_kv_view* view, uint32_t table, const kw_slice* keys,
-            size_t key_count, kw_slice* values, kw_error* error) noexcept {
+void ViewClose(kw_plugin* plugin, kw_kv_view* view) noexcept { Self(plugin).CloseView(ToView(view)); }
+int32_t Get(kw_plugin* plugin, kw_kv_view* view, uint32_t table, const kw_slice* keys, size_t key_count,
+            kw_slice* values, kw_error* error) noexcept {
   return Guard(error, [&] {
     return Self(plugin).Get(ToView(view), table, {keys, key_count}, values, error);
   });
@@ -53,10 +61,9 @@ int32_t CursorOpen(kw_plugin* plugin, kw_kv_view* view, uint32_t table, kw_slice
                                    reinterpret_cast<Cursor**>(out), error);
   });
 }
-int32_t CursorNext(kw_plugin* plugin, kw_kv_cursor* cursor, kw_kv_pair* pairs, size_t capacity,
-                   size_t* count, kw_error* error) noexcept {
-  return Guard(error,
-               [&] { return Self(plugin).Next(ToCursor(cursor), {pairs, capacity}, count, error); });
+int32_t CursorNext(kw_plugin* plugin, kw_kv_cursor* cursor, kw_kv_pair* pairs, size_t capacity, size_t* count,
+                   kw_error* error) noexcept {
+  return Guard(error, [&] { return Self(plugin).Next(ToCursor(cursor), {pairs, capacity}, count, error); });
 }
 void CursorClose(kw_plugin* plugin, kw_kv_cursor* cursor) noexcept {
   Self(plugin).CloseCursor(ToCursor(cursor));
@@ -86,40 +93,27 @@ constexpr kw_kv_store kKvStore = {sizeof(kw_kv_store),
                                   Checkpoint,
                                   nullptr};
 
-int32_t Start(kw_plugin* plugin, kw_error* error) noexcept {
-  return Guard(error, [&] {
-    auto& instance = *static_cast<Instance*>(plugin->self);
-    instance.engine = std::make_unique<Engine>(instance.options);
-    return instance.engine->Open(instance.host, error);
-  });
-}
-void Stop(kw_plugin* plugin) noexcept { Self(plugin).Close(); }
-void Destroy(kw_plugin* plugin) noexcept { delete static_cast<Instance*>(plugin->self); }
-const void* GetInterface(kw_plugin*, const char* interface_id) noexcept {
-  return std::strcmp(interface_id, KW_KV_STORE) == 0 ? &kKvStore : nullptr;
+const void* LmdbPlugin::Get(std::string_view interface_id) {
+  return interface_id == KW_KV_STORE ? &kKvStore : nullptr;
 }
 
-int32_t Create(const kw_host* host, const kw_config_item* items, size_t item_count, kw_plugin** out,
-               kw_error* error) noexcept {
-  return Guard(error, [&] {
-    const ConfigReader config(items, item_count);
-    auto instance = std::make_unique<Instance>();
-    instance->host = host;
-    Options& options = instance->options;
-    options.directory = config.String("dir");
-    options.map_bytes = static_cast<uint64_t>(config.Int("map_size", int64_t{64} << 30));
-    options.readers_max = static_cast<uint32_t>(config.Int("max_readers", 1024));
-    if (options.directory.empty()) {
-      return FailDetail(error, KW_INVALID_ARGUMENT, KW_DETAIL_BAD_CONFIG, "dir: must not be empty");
-    }
-    if (options.map_bytes < kMapBytesMin || options.map_bytes > kMapBytesMax) {
-      return FailDetail(error, KW_INVALID_ARGUMENT, KW_DETAIL_BAD_CONFIG, "map_size: ",
-                        options.map_bytes, " is out of range");
-    }
-    instance->base = {sizeof(kw_plugin), 0, instance.get(), Start, Stop, Destroy, GetInterface};
-    *out = &instance.release()->base;
-    return int32_t{KW_OK};
-  });
+int32_t LmdbPlugin::Create(const kw_host* host, const ConfigReader& config, std::unique_ptr<LmdbPlugin>* out,
+                           kw_error* error) {
+  auto plugin = std::make_unique<LmdbPlugin>();
+  plugin->host_ = host;
+  Options& options = plugin->options_;
+  options.directory = config.String("dir");
+  options.map_bytes = static_cast<uint64_t>(config.Int("map_size", int64_t{64} << 30));
+  options.readers_max = static_cast<uint32_t>(config.Int("max_readers", 1024));
+  if (options.directory.empty()) {
+    return FailDetail(error, KW_INVALID_ARGUMENT, KW_DETAIL_BAD_CONFIG, "dir: must not be empty");
+  }
+  if (options.map_bytes < kMapBytesMin || options.map_bytes > kMapBytesMax) {
+    return FailDetail(error, KW_INVALID_ARGUMENT, KW_DETAIL_BAD_CONFIG, "map_size: ", options.map_bytes,
+                      " is out of range");
+  }
+  *out = std::move(plugin);
+  return KW_OK;
 }
 
 constexpr kw_config_field kFields[] = {
@@ -130,13 +124,20 @@ constexpr kw_config_field kFields[] = {
 };
 constexpr const char* kProvides[] = {KW_KV_STORE, nullptr};
 constexpr const char* kNeeds[] = {KW_LOG, KW_CLOCK, KW_METRICS, nullptr};
-constexpr kw_descriptor kDescriptor = {
-    sizeof(kw_descriptor), KW_ABI_MAJOR, 0,       "storage-lmdb",     "0.1.0", "Apache-2.0", "beta",
-    kProvides,             kNeeds,       kFields, std::size(kFields), Create};
-constexpr const kw_descriptor* kPlugins[] = {&kDescriptor};
-constexpr kw_entry kEntry = {sizeof(kw_entry), KW_ABI_MAJOR, KW_ABI_MINOR, kPlugins, 1};
+constexpr kw_descriptor kDescriptor = {sizeof(kw_descriptor),
+                                       KW_ABI_MAJOR,
+                                       0,
+                                       "storage-lmdb",
+                                       "0.1.0",
+                                       "Apache-2.0",
+                                       "beta",
+                                       kProvides,
+                                       kNeeds,
+                                       kFields,
+                                       std::size(kFields),
+                                       Lifecycle<LmdbPlugin>::Create};
 
 }  // namespace
 }  // namespace keyway::storage_lmdb
 
-extern "C" KW_PLUGIN_ENTRY(storage_lmdb) { return &keyway::storage_lmdb::kEntry; }
+KW_PLUGIN_ENTRY(storage_lmdb) { return keyway::SoleEntry<&keyway::storage_lmdb::kDescriptor>(); }

@@ -15,9 +15,7 @@ namespace keyway::storage_lmdb {
 namespace {
 
 MDB_val ToVal(std::string_view bytes) { return {bytes.size(), const_cast<char*>(bytes.data())}; }
-kw_slice ToSlice(const MDB_val& value) {
-  return {static_cast<const uint8_t*>(value.mv_data), value.mv_size};
-}
+kw_slice ToSlice(const MDB_val& value) { return {static_cast<const uint8_t*>(value.mv_data), value.mv_size}; }
 
 int SyncPath(const std::string& path, int flags) {
   const int file = ::open(path.c_str(), O_RDONLY | O_CLOEXEC | flags);
@@ -86,8 +84,8 @@ int32_t Engine::Get(ReadView* view, uint32_t table, std::span<const kw_slice> ke
   return KW_OK;
 }
 
-int32_t Engine::OpenCursor(ReadView* view, uint32_t table, kw_slice begin, kw_slice end,
-                           bool descending, Cursor** out, kw_error* error) {
+int32_t Engine::OpenCursor(ReadView* view, uint32_t table, kw_slice begin, kw_slice end, bool descending,
+                           Cursor** out, kw_error* error) {
   if (table >= KW_KV_TABLE_COUNT) return Fail(error, KW_INVALID_ARGUMENT, "cursor: table ", table);
   auto cursor = std::make_unique<Cursor>();
   cursor->view = view;
@@ -129,8 +127,8 @@ int32_t Engine::Next(Cursor* cursor, std::span<kw_kv_pair> pairs, size_t* count,
   while (*count < pairs.size() && !cursor->done) {
     MDB_val key, value;
     const MDB_cursor_op step = cursor->descending ? MDB_PREV : MDB_NEXT;
-    const int result = cursor->started ? mdb_cursor_get(cursor->cursor, &key, &value, step)
-                                       : First(*cursor, &key, &value);
+    const int result =
+        cursor->started ? mdb_cursor_get(cursor->cursor, &key, &value, step) : First(*cursor, &key, &value);
     cursor->started = true;
     if (result == MDB_NOTFOUND) {
       cursor->done = true;
@@ -211,8 +209,8 @@ int32_t Engine::RunCheckpoint(const std::string& directory, kw_error* error) {
   if (result == 0) result = SyncPath(directory, O_DIRECTORY);
   if (result == 0) return KW_OK;
   Failed(error, "", result);  // For the code.
-  return Fail(error, error->code, directory, ": mdb_env_copy2: ",
-              std::string_view(mdb_strerror(result)), " (", result, ")");
+  return Fail(error, error->code, directory, ": mdb_env_copy2: ", std::string_view(mdb_strerror(result)),
+              " (", result, ")");
 }
 
 // The pages stay in the page cache; only this process's references to them go. A page that is used

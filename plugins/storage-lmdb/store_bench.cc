@@ -27,8 +27,7 @@ void Report(const char* name, uint64_t count, double seconds) {
 }
 
 // Writes batches of about 4 MiB and syncs each.
-bool Fill(Engine& engine, uint32_t table, const std::vector<std::string>& keys,
-          const std::string& value) {
+bool Fill(Engine& engine, uint32_t table, const std::vector<std::string>& keys, const std::string& value) {
   kw_error error = NoError();
   const size_t step = std::max<size_t>(1, (4 << 20) / (value.size() + 16));
   for (size_t at = 0; at < keys.size(); at += step) {

@@ -13,9 +13,9 @@
 namespace keyway::storage_lmdb {
 namespace {
 
-constexpr int kGrowTurnMs = 50;       // How long new views are held back at a time,
-constexpr int kGrowPauseMs = 10;      // and let in in between,
-constexpr int kGrowTurnsMax = 5000;   // about 5 minutes in all.
+constexpr int kGrowTurnMs = 50;      // How long new views are held back at a time,
+constexpr int kGrowPauseMs = 10;     // and let in in between,
+constexpr int kGrowTurnsMax = 5000;  // about 5 minutes in all.
 
 MDB_val ToVal(kw_slice slice) { return {slice.len, const_cast<uint8_t*>(slice.ptr)}; }
 std::string_view ToView(const MDB_val& value) {
@@ -28,16 +28,15 @@ int32_t Engine::CheckOps(std::span<const kw_kv_op> ops, kw_error* error) const {
   for (size_t i = 0; i < ops.size(); ++i) {
     const kw_kv_op& op = ops[i];
     if (op.table >= KW_KV_TABLE_COUNT || op.kind > KW_KV_DELETE_RANGE) {
-      return Fail(error, KW_INVALID_ARGUMENT, "write: op ", i, ": kind ", op.kind, ", table ",
-                  op.table);
+      return Fail(error, KW_INVALID_ARGUMENT, "write: op ", i, ": kind ", op.kind, ", table ", op.table);
     }
     if (op.key.len == 0 || op.key.len > kKeyBytesMax) {
-      return Fail(error, KW_INVALID_ARGUMENT, "write: op ", i, ": a key of ", op.key.len,
-                  " bytes; 1 to ", kKeyBytesMax, " are possible");
+      return Fail(error, KW_INVALID_ARGUMENT, "write: op ", i, ": a key of ", op.key.len, " bytes; 1 to ",
+                  kKeyBytesMax, " are possible");
     }
     if (op.value.len > kValueBytesMax) {
-      return Fail(error, KW_INVALID_ARGUMENT, "write: op ", i, ": a value of ", op.value.len,
-                  " bytes; ", kValueBytesMax, " are possible");
+      return Fail(error, KW_INVALID_ARGUMENT, "write: op ", i, ": a value of ", op.value.len, " bytes; ",
+                  kValueBytesMax, " are possible");
     }
   }
   return KW_OK;

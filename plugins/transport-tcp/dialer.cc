@@ -216,13 +216,13 @@ void Dialer::AdvanceTls() {
   if (result != 0) return Fail(stream_->error());
   state_ = State::kAuthenticating;
   io_->loop().Change(stream_->fd(), 0, this);
-  const uint64_t ticket = io_->Authenticate(
-      stream_->maybe_ssl(), address_text_, [this](std::string principal, const std::string& error) {
-        auth_ticket_ = 0;
-        if (!error.empty()) return Fail(error);
-        principal_ = std::move(principal);
-        SendHello();
-      });
+  const uint64_t ticket = io_->Authenticate(stream_->maybe_ssl(), address_text_,
+                                            [this](std::string principal, const std::string& error) {
+                                              auth_ticket_ = 0;
+                                              if (!error.empty()) return Fail(error);
+                                              principal_ = std::move(principal);
+                                              SendHello();
+                                            });
   if (state_ == State::kAuthenticating) auth_ticket_ = ticket;
 }
 
@@ -282,8 +282,8 @@ void Dialer::GoUp(uint64_t) {
 
 void Dialer::SendPing() {
   const uint64_t now = io_->loop().ReadClock();
-  peer_->outbox.Append(Kind::kPing, KW_LANE_CONTROL,
-                       {reinterpret_cast<const uint8_t*>(&now), sizeof(now)}, {nullptr, 0});
+  peer_->outbox.Append(Kind::kPing, KW_LANE_CONTROL, {reinterpret_cast<const uint8_t*>(&now), sizeof(now)},
+                       {nullptr, 0});
   if (peer_->outbox.FlushFromIo() < 0) Lose(stream_->error());
 }
 
@@ -299,8 +299,7 @@ void Dialer::ReadPongs() {
     while (true) {
       Message message;
       const char* error = nullptr;
-      const ParseResult result =
-          Parse(std::string_view(received_).substr(at), 0, &message, &error);
+      const ParseResult result = Parse(std::string_view(received_).substr(at), 0, &message, &error);
       if (result == ParseResult::kNeedMore) break;
       if (result == ParseResult::kBad) return Lose(error);
       at += message.bytes;
@@ -310,7 +309,8 @@ void Dialer::ReadPongs() {
       }
       std::memcpy(&sent_ns, message.payload.data(), sizeof(sent_ns));
       const uint64_t now = io_->loop().ReadClock();
-      if (sent_ns <= now) peer_->round_trip_ns.store(std::max<uint64_t>(now - sent_ns, 1), std::memory_order_relaxed);
+      if (sent_ns <= now)
+        peer_->round_trip_ns.store(std::max<uint64_t>(now - sent_ns, 1), std::memory_order_relaxed);
       if (doubted_since_ns_ != 0 && sent_ns >= doubted_since_ns_) {
         doubted_since_ns_ = 0;
         ReportState(KW_PEER_UP);
@@ -361,9 +361,8 @@ void Dialer::CloseStream() {
 
 void Dialer::ReportState(uint32_t state) {
   is_reported_up_ = state == KW_PEER_UP;
-  io_->sink().peer_state(
-      io_->sink().self, peer_->id, state,
-      {reinterpret_cast<const uint8_t*>(principal_.data()), principal_.size()});
+  io_->sink().peer_state(io_->sink().self, peer_->id, state,
+                         {reinterpret_cast<const uint8_t*>(principal_.data()), principal_.size()});
 }
 
 void Dialer::LogUnreachable() {

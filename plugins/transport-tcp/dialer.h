@@ -38,9 +38,7 @@ class Dialer : public Pollable {  // [io]
   Peer* peer() { return peer_.get(); }
 
  private:
-  enum class State {
-    kWaiting, kResolving, kConnecting, kTls, kAuthenticating, kGreeting, kUp
-  };
+  enum class State { kWaiting, kResolving, kConnecting, kTls, kAuthenticating, kGreeting, kUp };
 
   void BeginRound();
   void Advance();

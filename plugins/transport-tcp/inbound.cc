@@ -104,15 +104,15 @@ void Inbound::AdvanceTls() {
   // Nothing is read until the authenticator has answered, so nothing has to be kept.
   state_ = State::kAuthenticating;
   io_->loop().Change(fd(), 0, this);
-  const uint64_t ticket = io_->Authenticate(
-      stream_->maybe_ssl(), address_, [this](std::string principal, const std::string& error) {
-        auth_ticket_ = 0;
-        if (!error.empty()) return End(false, error);
-        principal_ = std::move(principal);
-        state_ = State::kGreeting;
-        io_->loop().Change(fd(), EPOLLIN | EPOLLRDHUP, this);
-        ReadAll();
-      });
+  const uint64_t ticket = io_->Authenticate(stream_->maybe_ssl(), address_,
+                                            [this](std::string principal, const std::string& error) {
+                                              auth_ticket_ = 0;
+                                              if (!error.empty()) return End(false, error);
+                                              principal_ = std::move(principal);
+                                              state_ = State::kGreeting;
+                                              io_->loop().Change(fd(), EPOLLIN | EPOLLRDHUP, this);
+                                              ReadAll();
+                                            });
   if (state_ == State::kAuthenticating) auth_ticket_ = ticket;
 }
 

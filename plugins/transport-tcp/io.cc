@@ -50,7 +50,8 @@ bool Io::Open(std::string* error) {
 }
 
 int Io::dead_after_ms() const {
-  return static_cast<int>(std::clamp<uint64_t>(options_.keepalive_interval_ns * 5 / 1'000'000, 1000, 300'000));
+  return static_cast<int>(
+      std::clamp<uint64_t>(options_.keepalive_interval_ns * 5 / 1'000'000, 1000, 300'000));
 }
 
 bool Io::Listen(const Url& url, std::string* error) {
@@ -287,8 +288,8 @@ uint64_t Io::Authenticate(SSL* ssl, const std::string& address, Authenticated do
     return kw_slice{reinterpret_cast<const uint8_t*>(text.data()), text.size()};
   };
   static const std::string kRole = "peer";
-  call->evidence = {sizeof(kw_evidence), KW_EVIDENCE_X509, slice(kRole), slice(call->leaf),
-                    slice(call->chain),  slice(call->address)};
+  call->evidence = {sizeof(kw_evidence), KW_EVIDENCE_X509,   slice(kRole),
+                    slice(call->leaf),   slice(call->chain), slice(call->address)};
   call->principal.size = sizeof(kw_principal);
   call->completion.ctx = call.get();
   call->completion.done = [](kw_completion* self, int32_t code, const kw_error* error) {
@@ -308,7 +309,8 @@ uint64_t Io::Authenticate(SSL* ssl, const std::string& address, Authenticated do
     ++auth_open_;
   }
   AuthCall* raw = call.release();
-  const int32_t code = maybe_identity_->authenticate(host_, &raw->evidence, &raw->principal, &raw->completion);
+  const int32_t code =
+      maybe_identity_->authenticate(host_, &raw->evidence, &raw->principal, &raw->completion);
   if (code == KW_PENDING) return ticket;
   {
     std::lock_guard lock(mutex_);

@@ -28,8 +28,7 @@ class Log {
     size_t count = 0;
     for (const Field& field : fields) {
       if (count == 8) break;
-      raw[count++] = {field.key,
-                      {reinterpret_cast<const uint8_t*>(field.value.data()), field.value.size()}};
+      raw[count++] = {field.key, {reinterpret_cast<const uint8_t*>(field.value.data()), field.value.size()}};
     }
     maybe_log_->write(host_, level, event, raw, count);
   }

@@ -70,10 +70,10 @@ class Outbox {
  private:
   struct Block;
   struct Frame {
-    Block* block;       // Where the header lies, whole.
+    Block* block;  // Where the header lies, whole.
     uint32_t offset;
-    uint32_t bytes;     // Header and payload.
-    bool sealed;        // The checksum is in the header.
+    uint32_t bytes;  // Header and payload.
+    bool sealed;     // The checksum is in the header.
   };
   struct Lane {
     size_t bytes_max = 0;
@@ -84,10 +84,10 @@ class Outbox {
     std::deque<Frame> frames;
   };
   static constexpr size_t kPiecesMax = 32;
-  static constexpr size_t kWriteBytesMax = 256u << 10;   // In one system call.
-  static constexpr int kWritesMax = 16;                  // In one turn of the I/O thread.
-  static constexpr size_t kCoreBytesMax = 64u << 10;     // More than this is the I/O thread's.
-  static constexpr size_t kCoreSealBytesMax = 16u << 10; // Larger frames get their checksum on [io].
+  static constexpr size_t kWriteBytesMax = 256u << 10;    // In one system call.
+  static constexpr int kWritesMax = 16;                   // In one turn of the I/O thread.
+  static constexpr size_t kCoreBytesMax = 64u << 10;      // More than this is the I/O thread's.
+  static constexpr size_t kCoreSealBytesMax = 16u << 10;  // Larger frames get their checksum on [io].
   static constexpr size_t kSpareBlocksMax = 32;
   struct Plan {
     std::array<iovec, kPiecesMax> pieces;

@@ -13,7 +13,9 @@
 namespace keyway::transport_tcp {
 namespace {
 
-kw_slice Slice(const std::string& text) { return {reinterpret_cast<const uint8_t*>(text.data()), text.size()}; }
+kw_slice Slice(const std::string& text) {
+  return {reinterpret_cast<const uint8_t*>(text.data()), text.size()};
+}
 
 // An outbox on one end of a socket pair, and a reader of messages on the other.
 class OutboxTest : public ::testing::Test {

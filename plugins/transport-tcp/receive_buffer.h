@@ -14,8 +14,7 @@ namespace keyway::transport_tcp {
 
 class ReceiveBuffer {
  public:
-  explicit ReceiveBuffer(size_t capacity)
-      : capacity_(capacity), storage_(new char[capacity]) {}
+  explicit ReceiveBuffer(size_t capacity) : capacity_(capacity), storage_(new char[capacity]) {}
 
   std::string_view bytes() const { return {storage_.get() + begin_, end_ - begin_}; }
   size_t capacity() const { return capacity_; }

@@ -44,8 +44,8 @@ bool Resolver::Open(const std::string& servers, std::string* error) {
   options.sock_state_cb = &Resolver::OnSocketState;
   options.sock_state_cb_data = this;
   if (status == ARES_SUCCESS) {
-    status = ares_init_options(&channel_, &options,
-                               ARES_OPT_TIMEOUTMS | ARES_OPT_TRIES | ARES_OPT_SOCK_STATE_CB);
+    status =
+        ares_init_options(&channel_, &options, ARES_OPT_TIMEOUTMS | ARES_OPT_TRIES | ARES_OPT_SOCK_STATE_CB);
   }
   if (status == ARES_SUCCESS && !servers.empty()) {
     status = ares_set_servers_ports_csv(channel_, servers.c_str());

@@ -31,8 +31,7 @@ std::string ErrnoText(const char* what, int code) {
 
 }  // namespace
 
-Stream::Stream(int fd, std::unique_ptr<SSL, SslDeleter> maybe_ssl)
-    : fd_(fd), ssl_(std::move(maybe_ssl)) {
+Stream::Stream(int fd, std::unique_ptr<SSL, SslDeleter> maybe_ssl) : fd_(fd), ssl_(std::move(maybe_ssl)) {
   if (ssl_ != nullptr) AttachSocket(ssl_.get(), fd_);
 }
 
@@ -117,8 +116,7 @@ ssize_t Stream::WriteTls(const iovec* pieces, int count) {
     pending_.clear();
     pending_sent_ = 0;
     while (piece < count && pending_.size() < kTlsRecordBytes) {
-      const size_t size =
-          std::min(pieces[piece].iov_len - piece_at, kTlsRecordBytes - pending_.size());
+      const size_t size = std::min(pieces[piece].iov_len - piece_at, kTlsRecordBytes - pending_.size());
       pending_.append(static_cast<const char*>(pieces[piece].iov_base) + piece_at, size);
       piece_at += size;
       if (piece_at == pieces[piece].iov_len) {
@@ -177,8 +175,7 @@ int OpenListener(const Address& address, std::string* error) {
 }
 
 int StartConnect(const Address& address, int dead_after_ms, std::string* error) {
-  const int fd =
-      socket(address.storage.ss_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+  const int fd = socket(address.storage.ss_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
   if (fd < 0) {
     *error = ErrnoText("socket", errno);
     return -1;

@@ -46,7 +46,8 @@ class TestHost {
   // Waits until a log line contains `text`.
   bool WaitForLog(const std::string& text, int timeout_ms = 5000) {
     std::unique_lock lock(mutex_);
-    return changed_.wait_for(lock, std::chrono::milliseconds(timeout_ms), [&] { return CountLocked(text) > 0; });
+    return changed_.wait_for(lock, std::chrono::milliseconds(timeout_ms),
+                             [&] { return CountLocked(text) > 0; });
   }
   int CountLog(const std::string& text) {
     std::lock_guard lock(mutex_);
@@ -69,7 +70,8 @@ class TestHost {
     if (id == KW_IDENTITY) return self->maybe_identity_;
     return nullptr;
   }
-  static void WriteLog(const kw_host* host, uint32_t, const char* event, const kw_field* fields, size_t count) {
+  static void WriteLog(const kw_host* host, uint32_t, const char* event, const kw_field* fields,
+                       size_t count) {
     std::string line = event;
     for (size_t i = 0; i < count; ++i) {
       line += std::string(" ") + fields[i].key + "=" +
@@ -118,9 +120,7 @@ struct Received {
 
 class TestSink {
  public:
-  TestSink() {
-    sink_ = {sizeof(kw_transport_sink), 0, this, &TestSink::Frames, &TestSink::PeerState};
-  }
+  TestSink() { sink_ = {sizeof(kw_transport_sink), 0, this, &TestSink::Frames, &TestSink::PeerState}; }
   const kw_transport_sink* get() const { return &sink_; }
 
   bool WaitFor(const std::function<bool()>& condition, int timeout_ms = 10000) {
@@ -168,8 +168,9 @@ class TestSink {
     std::unique_lock lock(sink->mutex_);
     sink->changed_.wait(lock, [&] { return !sink->held_; });
     for (size_t i = 0; i < count; ++i) {
-      sink->frames_.push_back({frames[i].peer, frames[i].lane,
-                               std::string(reinterpret_cast<const char*>(frames[i].head.ptr), frames[i].head.len)});
+      sink->frames_.push_back(
+          {frames[i].peer, frames[i].lane,
+           std::string(reinterpret_cast<const char*>(frames[i].head.ptr), frames[i].head.len)});
     }
     sink->changed_.notify_all();
   }
@@ -209,7 +210,8 @@ inline std::string LocalUrl(uint16_t port) { return "http://127.0.0.1:" + std::t
 // One instance through the ABI, as the host would drive it.
 class Member {
  public:
-  Member(uint64_t id, std::string url, std::string token = "token", const kw_identity* maybe_identity = nullptr,
+  Member(uint64_t id, std::string url, std::string token = "token",
+         const kw_identity* maybe_identity = nullptr,
          std::vector<std::pair<std::string, std::string>> options = {})
       : host_(maybe_identity), id_(id), url_(std::move(url)) {
     const kw_descriptor* descriptor = kw_plugin_entry_transport_tcp()->plugins[0];

@@ -122,8 +122,7 @@ std::string TlsErrorText(SSL* ssl) {
 
 TlsRole::~TlsRole() { SSL_CTX_free(context_); }
 
-std::unique_ptr<SSL, SslDeleter> TlsRole::NewConnection(std::string_view server_name,
-                                                        std::string* error) {
+std::unique_ptr<SSL, SslDeleter> TlsRole::NewConnection(std::string_view server_name, std::string* error) {
   if (!Refresh(error)) return nullptr;
   std::unique_ptr<SSL, SslDeleter> ssl(SSL_new(context_));
   if (ssl == nullptr) {

@@ -58,9 +58,8 @@ class Certificate {
     return ToPem([this](BIO* bio) { PEM_write_bio_X509(bio, x509_); });
   }
   std::string KeyPem() const {
-    return ToPem([this](BIO* bio) {
-      PEM_write_bio_PrivateKey(bio, key_, nullptr, nullptr, 0, nullptr, nullptr);
-    });
+    return ToPem(
+        [this](BIO* bio) { PEM_write_bio_PrivateKey(bio, key_, nullptr, nullptr, 0, nullptr, nullptr); });
   }
 
  private:
@@ -156,8 +155,8 @@ TEST(Tls, FramesArriveAndThePrincipalIsKnown) {
   std::mt19937 random(3);
   std::vector<std::string> sent;
   for (int i = 0; i < 300; ++i) {
-    sent.push_back(std::string(random() % (i % 50 == 0 ? 3'000'000 : 20'000),
-                               static_cast<char>('a' + i % 26)));
+    sent.push_back(
+        std::string(random() % (i % 50 == 0 ? 3'000'000 : 20'000), static_cast<char>('a' + i % 26)));
     while (!one.Send(2, sent.back())) two.sink().WaitForFrames(SIZE_MAX, 1);
     if (i % 10 == 0) {
       EXPECT_TRUE(two.Send(1, "back"));

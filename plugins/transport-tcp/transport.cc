@@ -63,12 +63,12 @@ std::shared_ptr<Peer> Transport::NewPeer(uint64_t id) const {
   const kw_field from = {"From", value};
   peer->sent_bytes.set_cell(metrics->cell(host_, KW_METRIC_COUNTER, "etcd_network_peer_sent_bytes_total",
                                           "The total number of bytes sent to peers.", &to, 1));
-  peer->received_bytes.set_cell(
-      metrics->cell(host_, KW_METRIC_COUNTER, "etcd_network_peer_received_bytes_total",
-                    "The total number of bytes received from peers.", &from, 1));
-  peer->send_failures.set_cell(
-      metrics->cell(host_, KW_METRIC_COUNTER, "etcd_network_peer_sent_failures_total",
-                    "The total number of send failures from peers.", &to, 1));
+  peer->received_bytes.set_cell(metrics->cell(host_, KW_METRIC_COUNTER,
+                                              "etcd_network_peer_received_bytes_total",
+                                              "The total number of bytes received from peers.", &from, 1));
+  peer->send_failures.set_cell(metrics->cell(host_, KW_METRIC_COUNTER,
+                                             "etcd_network_peer_sent_failures_total",
+                                             "The total number of send failures from peers.", &to, 1));
   return peer;
 }
 

@@ -43,7 +43,8 @@ class Raw {
   std::string ReadToEnd() {
     std::string all;
     char bytes[4096];
-    for (ssize_t got; (got = read(fd_, bytes, sizeof(bytes))) > 0;) all.append(bytes, static_cast<size_t>(got));
+    for (ssize_t got; (got = read(fd_, bytes, sizeof(bytes))) > 0;)
+      all.append(bytes, static_cast<size_t>(got));
     return all;
   }
   std::string ReadOne() {
@@ -57,8 +58,8 @@ class Raw {
 };
 
 // Members 1..count, each a peer of all others, all connected.
-std::vector<std::unique_ptr<Member>> Connected(uint64_t count,
-                                               std::vector<std::pair<std::string, std::string>> options = {}) {
+std::vector<std::unique_ptr<Member>> Connected(
+    uint64_t count, std::vector<std::pair<std::string, std::string>> options = {}) {
   std::vector<std::unique_ptr<Member>> members;
   for (uint64_t id = 1; id <= count; ++id) {
     members.push_back(std::make_unique<Member>(id, LocalUrl(FreePort()), "token", nullptr, options));
@@ -127,7 +128,8 @@ TEST(Transport, FullQueueTakesAPrefixAndGoesOnLater) {
   auto members = Connected(2, {{"send_buffer_bytes", "1048576"}});
   members[1]->sink().Hold();
   const std::string body(100 << 10, 'f');
-  const kw_frame frame = {2, KW_LANE_BULK, 0, {reinterpret_cast<const uint8_t*>(body.data()), body.size()}, {}};
+  const kw_frame frame = {
+      2, KW_LANE_BULK, 0, {reinterpret_cast<const uint8_t*>(body.data()), body.size()}, {}};
   const std::vector<kw_frame> batch(64, frame);
   size_t taken_total = 0;
   size_t taken = 0;
@@ -288,7 +290,8 @@ TEST(Transport, GarbageClosesTheConnectionAndHarmsNobody) {
   EXPECT_TRUE(members[1]->Send(1, "alive"));
   bool is_alive = false;
   while (!is_alive && members[0]->sink().WaitForFrames(1)) {
-    for (const Received& frame : members[0]->sink().TakeFrames()) is_alive |= frame.bytes == "alive" && frame.peer == 2;
+    for (const Received& frame : members[0]->sink().TakeFrames())
+      is_alive |= frame.bytes == "alive" && frame.peer == 2;
   }
   EXPECT_TRUE(is_alive);
   EXPECT_EQ(members[0]->host().CountLog("connection_rejected"), 1);  // One line an interval.

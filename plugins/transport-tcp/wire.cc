@@ -45,8 +45,7 @@ void WriteHeader(const Header& header, char* out) {
 
 void SetChecksum(char* header, uint32_t checksum) { Store<uint32_t>(header + 12, checksum); }
 
-ParseResult Parse(std::string_view bytes, uint32_t data_bytes_max, Message* message,
-                  const char** error) {
+ParseResult Parse(std::string_view bytes, uint32_t data_bytes_max, Message* message, const char** error) {
   if (bytes.size() < kHeaderBytes) {
     // A wrong magic is told from the first bytes on: whoever speaks another protocol may send few.
     char magic[4];
@@ -73,8 +72,7 @@ ParseResult Parse(std::string_view bytes, uint32_t data_bytes_max, Message* mess
     return ParseResult::kBad;
   }
   message->header.kind = static_cast<Kind>(kind);
-  const uint32_t size_max =
-      message->header.kind == Kind::kData ? data_bytes_max : kGreetingBytesMax;
+  const uint32_t size_max = message->header.kind == Kind::kData ? data_bytes_max : kGreetingBytesMax;
   if (message->header.size > size_max) {
     *error = "message over the size limit";
     return ParseResult::kBad;
@@ -82,8 +80,7 @@ ParseResult Parse(std::string_view bytes, uint32_t data_bytes_max, Message* mess
   message->bytes = kHeaderBytes + message->header.size;
   if (bytes.size() < message->bytes) return ParseResult::kNeedMore;
   message->payload = bytes.substr(kHeaderBytes, message->header.size);
-  const uint32_t checksum =
-      kw_crc32c(kw_crc32c(0, at, 12), message->payload.data(), message->payload.size());
+  const uint32_t checksum = kw_crc32c(kw_crc32c(0, at, 12), message->payload.data(), message->payload.size());
   if (Load<uint32_t>(at + 12) != checksum) {
     *error = "wrong checksum";
     return ParseResult::kBad;

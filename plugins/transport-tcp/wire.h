@@ -34,8 +34,8 @@ namespace keyway::transport_tcp {
 inline constexpr uint32_t kMagic = 0x3146574Bu;
 inline constexpr uint16_t kVersion = 1;
 inline constexpr size_t kHeaderBytes = 16;
-inline constexpr uint32_t kFrameBytesMax = 16u << 20;   // Payload of kData.
-inline constexpr uint32_t kGreetingBytesMax = 2048;     // Payload of every other kind.
+inline constexpr uint32_t kFrameBytesMax = 16u << 20;  // Payload of kData.
+inline constexpr uint32_t kGreetingBytesMax = 2048;    // Payload of every other kind.
 inline constexpr size_t kTokenBytesMax = 1024;
 
 enum class Kind : uint8_t { kHello = 1, kWelcome = 2, kRefuse = 3, kData = 4, kPing = 5, kPong = 6 };
@@ -62,8 +62,7 @@ struct Message {
 
 // Parses the first message of `bytes`. kNeedMore: `message->bytes` is how many bytes it will need, at
 // least. kBad: `*error` says why; the text is static. `data_bytes_max` bounds the payload of kData.
-ParseResult Parse(std::string_view bytes, uint32_t data_bytes_max, Message* message,
-                  const char** error);
+ParseResult Parse(std::string_view bytes, uint32_t data_bytes_max, Message* message, const char** error);
 
 // A whole message, for all kinds but kData.
 std::string Encode(Kind kind, std::string_view payload, uint16_t version = kVersion);

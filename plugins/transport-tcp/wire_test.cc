@@ -84,8 +84,9 @@ TEST(Url, TakesTheFormsThatMembersUse) {
 TEST(Url, RefusesTheRestByName) {
   Url url;
   std::string error;
-  for (const char* text : {"", "127.0.0.1:2380", "ftp://a:1", "http://a", "http://a:", "http://:1", "http://a:0",
-                           "http://a:65536", "http://a:1x", "http://::1:2380", "http://a/b:1", "unix://"}) {
+  for (const char* text :
+       {"", "127.0.0.1:2380", "ftp://a:1", "http://a", "http://a:", "http://:1", "http://a:0",
+        "http://a:65536", "http://a:1x", "http://::1:2380", "http://a/b:1", "unix://"}) {
     EXPECT_FALSE(ParseUrl(text, &url, &error)) << text;
     EXPECT_NE(error.find(text), std::string::npos);
   }

@@ -2,6 +2,7 @@
  *
  * The layout of every public struct on 64-bit Linux. Written by make_layout_test.py, reviewed
  * as a diff: offsets never change, structs grow only at the end. */
+/* clang-format off */
 #include <keyway/abi.h>
 #include <keyway/authenticator.h>
 #include <keyway/crc32c.h>

@@ -58,7 +58,7 @@ def layout():
     numbers = iter(tuple(map(int, line.split())) for line in numbers.splitlines())
     out = ["/* SPDX-License-Identifier: Apache-2.0", " *",
            " * The layout of every public struct on 64-bit Linux. Written by make_layout_test.py, reviewed",
-           " * as a diff: offsets never change, structs grow only at the end. */"]
+           " * as a diff: offsets never change, structs grow only at the end. */", "/* clang-format off */"]
     out += [f"#include <keyway/{header}>" for header in headers]
     out += ["", "#define LAYOUT(type, field, offset, bytes)                              \\",
             '  _Static_assert(offsetof(type, field) == (offset), #type "." #field);  \\',

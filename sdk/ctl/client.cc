@@ -20,11 +20,16 @@ bool ReadFile(const std::string& path, std::string* out) {
 
 std::string CodeName(grpc::StatusCode code) {
   switch (code) {
-    case grpc::StatusCode::DEADLINE_EXCEEDED: return "deadline exceeded";
-    case grpc::StatusCode::UNAVAILABLE: return "unavailable";
-    case grpc::StatusCode::UNIMPLEMENTED: return "not implemented by the server";
-    case grpc::StatusCode::CANCELLED: return "cancelled";
-    default: return "code " + std::to_string(static_cast<int>(code));
+    case grpc::StatusCode::DEADLINE_EXCEEDED:
+      return "deadline exceeded";
+    case grpc::StatusCode::UNAVAILABLE:
+      return "unavailable";
+    case grpc::StatusCode::UNIMPLEMENTED:
+      return "not implemented by the server";
+    case grpc::StatusCode::CANCELLED:
+      return "cancelled";
+    default:
+      return "code " + std::to_string(static_cast<int>(code));
   }
 }
 
@@ -122,8 +127,9 @@ std::shared_ptr<grpc::Channel> Client::Connect() {
 }
 
 void Client::SetDeadline(grpc::ClientContext* call) const {
-  call->set_deadline(std::chrono::system_clock::now() +
-                     std::chrono::duration_cast<std::chrono::system_clock::duration>(context_.command_timeout));
+  call->set_deadline(
+      std::chrono::system_clock::now() +
+      std::chrono::duration_cast<std::chrono::system_clock::duration>(context_.command_timeout));
 }
 
 int Client::Keep(const grpc::Status& status, const std::string& endpoint) {

@@ -65,13 +65,13 @@ class Client {
 };
 
 // Sends `request` to any endpoint with `Service::method`; on an error reports it.
-#define KW_CTL_NEW_STUB(Service)                                                        \
+#define KW_CTL_NEW_STUB(Service)                                                                \
   +[](std::shared_ptr<grpc::Channel> channel) -> std::unique_ptr<etcdserverpb::Service::Stub> { \
-    return etcdserverpb::Service::NewStub(channel);                                     \
+    return etcdserverpb::Service::NewStub(channel);                                             \
   }
 #define KW_CTL_CALL(client, Service, Method, request, response) \
   (client).Call(KW_CTL_NEW_STUB(Service), &etcdserverpb::Service::Stub::Method, request, response)
-#define KW_CTL_CALL_ONE(client, endpoint, Service, Method, request, response)                           \
+#define KW_CTL_CALL_ONE(client, endpoint, Service, Method, request, response)                         \
   (client).CallOne(endpoint, KW_CTL_NEW_STUB(Service), &etcdserverpb::Service::Stub::Method, request, \
                    response)
 

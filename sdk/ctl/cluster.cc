@@ -40,13 +40,15 @@ int RunMemberList(const Context& context, bool serializable) {
   Table table({"ID", "STATUS", "NAME", "PEER ADDRS", "CLIENT ADDRS", "IS LEARNER"});
   for (const auto& member : response.members()) {
     table.Add({HexId(member.id()), member.name().empty() ? "unstarted" : "started", member.name(),
-               Joined(member.peerurls()), Joined(member.clienturls()), member.islearner() ? "true" : "false"});
+               Joined(member.peerurls()), Joined(member.clienturls()),
+               member.islearner() ? "true" : "false"});
   }
   PrintTable(context, table);
   return kOk;
 }
 
-int RunMemberAdd(const Context& context, const std::string& name, const std::string& peer_urls, bool learner) {
+int RunMemberAdd(const Context& context, const std::string& name, const std::string& peer_urls,
+                 bool learner) {
   Client client(context);
   etcdserverpb::MemberAddRequest request;
   for (const std::string& url : SplitCommas(peer_urls)) request.add_peerurls(url);
@@ -128,8 +130,7 @@ int Endpoints(const Context& context, bool cluster, std::vector<std::string>* ou
   if (!cluster) return kOk;
   Client client(context);
   etcdserverpb::MemberListResponse response;
-  const int code =
-      KW_CTL_CALL(client, Cluster, MemberList, etcdserverpb::MemberListRequest(), &response);
+  const int code = KW_CTL_CALL(client, Cluster, MemberList, etcdserverpb::MemberListRequest(), &response);
   if (code != kOk) return client.Report(code);
   out->clear();
   std::set<std::string> seen;
@@ -151,7 +152,8 @@ struct Answer {
 
 // Asks all endpoints at the same time; the answers are in their order.
 template <typename Response, typename Ask>
-std::vector<Answer<Response>> AskAll(const Context& context, const std::vector<std::string>& endpoints, Ask ask) {
+std::vector<Answer<Response>> AskAll(const Context& context, const std::vector<std::string>& endpoints,
+                                     Ask ask) {
   std::vector<std::future<Answer<Response>>> asked;
   for (const std::string& endpoint : endpoints) {
     asked.push_back(std::async(std::launch::async, [&context, endpoint, ask] {
@@ -185,18 +187,21 @@ int RunStatus(const Context& context, const EndpointFlags& flags) {
   const int code = Endpoints(context, flags.cluster, &endpoints);
   if (code != kOk) return code;
   const auto answers = AskAll<etcdserverpb::StatusResponse>(
-      context, endpoints, [](Client* client, const std::string& endpoint, etcdserverpb::StatusResponse* response) {
-        return KW_CTL_CALL_ONE(*client, endpoint, Maintenance, Status, etcdserverpb::StatusRequest(), response);
+      context, endpoints,
+      [](Client* client, const std::string& endpoint, etcdserverpb::StatusResponse* response) {
+        return KW_CTL_CALL_ONE(*client, endpoint, Maintenance, Status, etcdserverpb::StatusRequest(),
+                               response);
       });
   Json json = Json::array();
-  Table table({"ENDPOINT", "ID", "VERSION", "DB SIZE", "IN USE", "QUOTA", "IS LEADER", "IS LEARNER", "RAFT TERM",
-               "RAFT INDEX", "RAFT APPLIED INDEX", "ERRORS"});
+  Table table({"ENDPOINT", "ID", "VERSION", "DB SIZE", "IN USE", "QUOTA", "IS LEADER", "IS LEARNER",
+               "RAFT TERM", "RAFT INDEX", "RAFT APPLIED INDEX", "ERRORS"});
   for (const auto& answer : answers) {
     if (answer.code != kOk) continue;
     const auto& status = answer.response;
     json.push_back({{"Endpoint", answer.endpoint}, {"Status", ToJson(status)}});
     table.Add({answer.endpoint, HexId(status.header().member_id()), status.version(),
-               ByteSize(static_cast<uint64_t>(status.dbsize())), ByteSize(static_cast<uint64_t>(status.dbsizeinuse())),
+               ByteSize(static_cast<uint64_t>(status.dbsize())),
+               ByteSize(static_cast<uint64_t>(status.dbsizeinuse())),
                ByteSize(static_cast<uint64_t>(status.dbsizequota())),
                status.leader() == status.header().member_id() ? "true" : "false",
                status.islearner() ? "true" : "false", std::to_string(status.raftterm()),
@@ -261,8 +266,10 @@ int RunHealth(const Context& context, const EndpointFlags& flags) {
     if (!healthy) one["error"] = answer.error;
     json.push_back(one);
     table.Add({answer.endpoint, healthy ? "true" : "false", Duration(answer.took), answer.error});
-    lines += answer.endpoint + (healthy ? " is healthy: successfully committed proposal: took = " + Duration(answer.took)
-                                        : " is unhealthy: " + answer.error) + "\n";
+    lines += answer.endpoint +
+             (healthy ? " is healthy: successfully committed proposal: took = " + Duration(answer.took)
+                      : " is unhealthy: " + answer.error) +
+             "\n";
   }
   if (context.flags.is_json()) {
     PrintJson(json);
@@ -280,7 +287,8 @@ int RunMoveLeader(const Context& context, uint64_t target) {
   int last_code = kBadConnection;
   for (const std::string& endpoint : context.flags.endpoints) {
     etcdserverpb::StatusResponse status;
-    last_code = KW_CTL_CALL_ONE(client, endpoint, Maintenance, Status, etcdserverpb::StatusRequest(), &status);
+    last_code =
+        KW_CTL_CALL_ONE(client, endpoint, Maintenance, Status, etcdserverpb::StatusRequest(), &status);
     if (last_code != kOk) {
       last_error = client.error();
       continue;
@@ -315,7 +323,8 @@ CLI::App* AddWithId(CLI::App* parent, Context* context, const char* name, const 
   command->callback([context, text, run] {
     context->command = [text, run] {
       uint64_t id = 0;
-      if (!ParseHexId(*text, &id)) return Fail(kBadArguments, "member \"" + *text + "\" is not a hexadecimal number");
+      if (!ParseHexId(*text, &id))
+        return Fail(kBadArguments, "member \"" + *text + "\" is not a hexadecimal number");
       return run(id);
     };
   });
@@ -347,13 +356,15 @@ void AddClusterCommands(CLI::App* app, Context* context) {
   add->add_option("name", *name, "its name")->required();
   add->add_option("--peer-urls", *add_urls, "its peer URLs, with commas between")->required();
   add->add_flag("--learner", *learner, "without a vote until it is promoted");
-  add->callback([=] { context->command = [=] { return RunMemberAdd(*context, *name, *add_urls, *learner); }; });
+  add->callback(
+      [=] { context->command = [=] { return RunMemberAdd(*context, *name, *add_urls, *learner); }; });
   AddWithId(member, context, "remove", "Remove a member",
             [context](uint64_t id) { return RunMemberRemove(*context, id); });
   auto update_urls = std::make_shared<std::string>();
-  AddWithId(member, context, "update", "Change the peer URLs of a member", [=](uint64_t id) {
-    return RunMemberUpdate(*context, id, *update_urls);
-  })->add_option("--peer-urls", *update_urls, "its new peer URLs, with commas between")->required();
+  AddWithId(member, context, "update", "Change the peer URLs of a member",
+            [=](uint64_t id) { return RunMemberUpdate(*context, id, *update_urls); })
+      ->add_option("--peer-urls", *update_urls, "its new peer URLs, with commas between")
+      ->required();
   AddWithId(member, context, "promote", "Give a learner a vote",
             [context](uint64_t id) { return RunMemberPromote(*context, id); });
 

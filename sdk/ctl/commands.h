@@ -12,13 +12,13 @@
 
 namespace keyway::ctl {
 
-void AddKvCommands(CLI::App* app, Context* context);          // get, put, del, compact
-void AddTxnCommand(CLI::App* app, Context* context);          // txn
-void AddWatchCommand(CLI::App* app, Context* context);        // watch
-void AddLeaseCommands(CLI::App* app, Context* context);       // lease ...
-void AddClusterCommands(CLI::App* app, Context* context);     // member ..., endpoint ..., move-leader
-void AddPluginCommands(CLI::App* app, Context* context);      // plugin ...
-void AddCompletionCommand(CLI::App* app, Context* context);   // completion bash
+void AddKvCommands(CLI::App* app, Context* context);         // get, put, del, compact
+void AddTxnCommand(CLI::App* app, Context* context);         // txn
+void AddWatchCommand(CLI::App* app, Context* context);       // watch
+void AddLeaseCommands(CLI::App* app, Context* context);      // lease ...
+void AddClusterCommands(CLI::App* app, Context* context);    // member ..., endpoint ..., move-leader
+void AddPluginCommands(CLI::App* app, Context* context);     // plugin ...
+void AddCompletionCommand(CLI::App* app, Context* context);  // completion bash
 
 // The end of the range of all keys that start with `prefix`.
 std::string PrefixEnd(const std::string& prefix);

@@ -50,7 +50,8 @@ std::string BashScript(const CLI::App* app) {
          "    esac\n"
          "  done\n"
          "  case \"$path\" in\n"
-         "    \"\") words=\"" + WordsOf(app) + "\" ;;\n" + cases +
+         "    \"\") words=\"" +
+         WordsOf(app) + "\" ;;\n" + cases +
          "  esac\n"
          "  COMPREPLY=($(compgen -W \"$words\" -- \"$current\"))\n"
          "  [[ ${#COMPREPLY[@]} -eq 0 ]] && COMPREPLY=($(compgen -f -- \"$current\"))\n"

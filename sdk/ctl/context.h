@@ -23,9 +23,7 @@ struct Flags {
 
   bool is_json() const { return write_out == "json"; }
   // Lists are tables for people; keys and values are plain lines, unless a table is asked for.
-  bool wants_table(bool by_default) const {
-    return write_out.empty() ? by_default : write_out == "table";
-  }
+  bool wants_table(bool by_default) const { return write_out.empty() ? by_default : write_out == "table"; }
 };
 
 struct Context {

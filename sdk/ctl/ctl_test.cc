@@ -23,7 +23,8 @@ TEST(Flags, DurationsAreThoseOfGo) {
   EXPECT_EQ(out, std::chrono::milliseconds(1500));
   ASSERT_TRUE(ParseDuration("100ms", &out));
   EXPECT_EQ(out, std::chrono::milliseconds(100));
-  for (const char* text : {"", "s", "5x", "-1s", "0s", "1e99s", "5 s"}) EXPECT_FALSE(ParseDuration(text, &out)) << text;
+  for (const char* text : {"", "s", "5x", "-1s", "0s", "1e99s", "5 s"})
+    EXPECT_FALSE(ParseDuration(text, &out)) << text;
 }
 
 TEST(Flags, IdsAreHexadecimal) {
@@ -31,7 +32,8 @@ TEST(Flags, IdsAreHexadecimal) {
   ASSERT_TRUE(ParseHexId("8211f1d0f64f3269", &id));
   EXPECT_EQ(id, 0x8211f1d0f64f3269u);
   EXPECT_EQ(HexId(id), "8211f1d0f64f3269");
-  for (const char* text : {"", "zz", "0x", "12 ", "11111111111111111"}) EXPECT_FALSE(ParseHexId(text, &id)) << text;
+  for (const char* text : {"", "zz", "0x", "12 ", "11111111111111111"})
+    EXPECT_FALSE(ParseHexId(text, &id)) << text;
 }
 
 TEST(Flags, PrefixEndIsTheNextPrefix) {
@@ -129,12 +131,14 @@ TEST(TxnText, ReadsThreeBlocks) {
 }
 
 TEST(TxnText, MalformedLinesAreRefusedByName) {
-  for (const char* line : {"mod", "mod(key) > \"0\"", "mod(\"k\" > \"0\"", "mod(\"k\") ~ \"0\"", "mod(\"k\") > \"x\"",
-                           "size(\"k\") > \"1\"", "mod(\"k\") > \"1\" x", "mod(\"\") > \"0\""}) {
+  for (const char* line :
+       {"mod", "mod(key) > \"0\"", "mod(\"k\" > \"0\"", "mod(\"k\") ~ \"0\"", "mod(\"k\") > \"x\"",
+        "size(\"k\") > \"1\"", "mod(\"k\") > \"1\" x", "mod(\"\") > \"0\""}) {
     etcdserverpb::Compare compare;
     EXPECT_NE(ParseCompare(line, &compare).find(line), std::string::npos) << line;
   }
-  for (const char* line : {"put", "put k", "put \"k", "get", "get k --nosuch", "frob k", "get a b --prefix"}) {
+  for (const char* line :
+       {"put", "put k", "put \"k", "get", "get k --nosuch", "frob k", "get a b --prefix"}) {
     etcdserverpb::RequestOp op;
     EXPECT_NE(ParseOperation(line, &op), "") << line;
   }

@@ -176,8 +176,6 @@ Json ToJson(const etcdserverpb::HashKVResponse& response) {
   return out;
 }
 
-void PrintJson(const Json& json) {
-  PrintLine(json.dump(-1, ' ', false, Json::error_handler_t::replace));
-}
+void PrintJson(const Json& json) { PrintLine(json.dump(-1, ' ', false, Json::error_handler_t::replace)); }
 
 }  // namespace keyway::ctl

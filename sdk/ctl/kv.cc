@@ -29,7 +29,8 @@ struct RangeFlags {
   }
   // Empty, or what is wrong.
   std::string Resolve(std::string* out_key, std::string* out_end) const {
-    if (prefix + from_key + !end.empty() > 1) return "only one of range_end, --prefix and --from-key may be given";
+    if (prefix + from_key + !end.empty() > 1)
+      return "only one of range_end, --prefix and --from-key may be given";
     *out_key = key;
     *out_end = end;
     if (prefix) {
@@ -58,7 +59,8 @@ int RunGet(const Context& context, const etcdserverpb::RangeRequest& request, co
     for (const auto& pair : response.kvs()) {
       table.Add({ShownInCell(pair.key(), flags.hex), ShownInCell(pair.value(), flags.hex),
                  std::to_string(pair.create_revision()), std::to_string(pair.mod_revision()),
-                 std::to_string(pair.version()), pair.lease() == 0 ? "" : HexId(static_cast<uint64_t>(pair.lease()))});
+                 std::to_string(pair.version()),
+                 pair.lease() == 0 ? "" : HexId(static_cast<uint64_t>(pair.lease()))});
     }
     Print(table.ToString());
   } else {
@@ -166,14 +168,22 @@ MakeRequest<etcdserverpb::RangeRequest> AddGetOptions(CLI::App* app, std::shared
     request->set_serializable(options->serializable || options->consistency == "s");
     const std::string by = CLI::detail::to_lower(options->sort_by);
     const std::string order = CLI::detail::to_lower(options->order);
-    if (by == "create") request->set_sort_target(Request::CREATE);
-    else if (by == "modify" || by == "mod") request->set_sort_target(Request::MOD);
-    else if (by == "value") request->set_sort_target(Request::VALUE);
-    else if (by == "version") request->set_sort_target(Request::VERSION);
-    else if (!by.empty() && by != "key") return "--sort-by is not one of CREATE, KEY, MODIFY, VALUE, VERSION";
-    if (order == "descend") request->set_sort_order(Request::DESCEND);
-    else if (order == "ascend" || (order.empty() && !by.empty())) request->set_sort_order(Request::ASCEND);
-    else if (!order.empty()) return "--order is neither ASCEND nor DESCEND";
+    if (by == "create")
+      request->set_sort_target(Request::CREATE);
+    else if (by == "modify" || by == "mod")
+      request->set_sort_target(Request::MOD);
+    else if (by == "value")
+      request->set_sort_target(Request::VALUE);
+    else if (by == "version")
+      request->set_sort_target(Request::VERSION);
+    else if (!by.empty() && by != "key")
+      return "--sort-by is not one of CREATE, KEY, MODIFY, VALUE, VERSION";
+    if (order == "descend")
+      request->set_sort_order(Request::DESCEND);
+    else if (order == "ascend" || (order.empty() && !by.empty()))
+      request->set_sort_order(Request::ASCEND);
+    else if (!order.empty())
+      return "--order is neither ASCEND nor DESCEND";
     return "";
   };
 }
@@ -186,8 +196,8 @@ MakeRequest<etcdserverpb::PutRequest> AddPutOptions(CLI::App* app, bool value_fr
   };
   auto options = std::make_shared<Options>();
   app->add_option("key", options->key, "the key")->required();
-  options->value_option =
-      app->add_option("value", options->value, value_from_stdin ? "the value; without it, stdin" : "the value");
+  options->value_option = app->add_option("value", options->value,
+                                          value_from_stdin ? "the value; without it, stdin" : "the value");
   app->add_option("--lease", options->lease, "the lease to attach, in hexadecimal");
   app->add_flag("--prev-kv", options->prev_kv, "show the pair that was there before");
   app->add_flag("--ignore-value", options->ignore_value, "keep the value that is there");

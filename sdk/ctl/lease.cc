@@ -27,7 +27,8 @@ int RunGrant(const Context& context, int64_t ttl_s) {
   if (context.flags.is_json()) {
     PrintJson(ToJson(response));
   } else {
-    PrintLine("lease " + LeaseText(response.id()) + " granted with TTL(" + std::to_string(response.ttl()) + "s)");
+    PrintLine("lease " + LeaseText(response.id()) + " granted with TTL(" + std::to_string(response.ttl()) +
+              "s)");
   }
   return kOk;
 }
@@ -79,8 +80,7 @@ int RunTimeToLive(const Context& context, int64_t id, bool with_keys) {
 int RunList(const Context& context) {
   Client client(context);
   etcdserverpb::LeaseLeasesResponse response;
-  const int code =
-      KW_CTL_CALL(client, Lease, LeaseLeases, etcdserverpb::LeaseLeasesRequest(), &response);
+  const int code = KW_CTL_CALL(client, Lease, LeaseLeases, etcdserverpb::LeaseLeasesRequest(), &response);
   if (code != kOk) return client.Report(code);
   if (context.flags.is_json()) {
     PrintJson(ToJson(response));
@@ -149,7 +149,8 @@ CLI::App* AddWithId(CLI::App* parent, Context* context, const char* name, const 
   command->callback([context, text, run] {
     context->command = [text, run] {
       uint64_t id = 0;
-      if (!ParseHexId(*text, &id)) return Fail(kBadArguments, "lease \"" + *text + "\" is not a hexadecimal number");
+      if (!ParseHexId(*text, &id))
+        return Fail(kBadArguments, "lease \"" + *text + "\" is not a hexadecimal number");
       return run(static_cast<int64_t>(id));
     };
   });

@@ -58,10 +58,12 @@ int Run(int argc, char** argv) {
   }
   context.flags.endpoints = SplitCommas(endpoints);
   if (!ParseDuration(context.flags.command_timeout, &context.command_timeout)) {
-    return Fail(kBadArguments, "--command-timeout \"" + context.flags.command_timeout + "\" is not a duration such as 5s");
+    return Fail(kBadArguments,
+                "--command-timeout \"" + context.flags.command_timeout + "\" is not a duration such as 5s");
   }
   if (!ParseDuration(context.flags.dial_timeout, &context.dial_timeout)) {
-    return Fail(kBadArguments, "--dial-timeout \"" + context.flags.dial_timeout + "\" is not a duration such as 2s");
+    return Fail(kBadArguments,
+                "--dial-timeout \"" + context.flags.dial_timeout + "\" is not a duration such as 2s");
   }
   const int code = context.command();
   if (std::fflush(stdout) != 0 && code == kOk) return Fail(kError, "cannot write to stdout");

@@ -37,7 +37,8 @@ bool FindInNotes(std::string_view notes, std::string_view* text) {
     const uint64_t end = text_at + ((uint64_t{note.n_descsz} + 3) & ~uint64_t{3});
     if (text_at > notes.size() || notes.size() - text_at < note.n_descsz) return false;
     const std::string_view name = notes.substr(name_at, note.n_namesz);
-    if (note.n_type == KW_MANIFEST_TYPE && name == std::string_view(KW_MANIFEST_OWNER, sizeof(KW_MANIFEST_OWNER))) {
+    if (note.n_type == KW_MANIFEST_TYPE &&
+        name == std::string_view(KW_MANIFEST_OWNER, sizeof(KW_MANIFEST_OWNER))) {
       *text = notes.substr(text_at, note.n_descsz);
       return true;
     }
@@ -55,7 +56,8 @@ std::string ParseManifest(std::string_view text, Manifest* out) {
     const std::string_view field = text.substr(0, text.find(';'));
     text.remove_prefix(std::min(field.size() + 1, text.size()));
     const size_t equals = field.find('=');
-    if (equals == std::string_view::npos) return "malformed field \"" + std::string(field) + "\" in the manifest";
+    if (equals == std::string_view::npos)
+      return "malformed field \"" + std::string(field) + "\" in the manifest";
     const std::string_view key = field.substr(0, equals);
     const std::string_view value = field.substr(equals + 1);
     if (key == "id") out->id = value;
@@ -80,7 +82,8 @@ std::string FindManifest(std::string_view bytes, Manifest* out) {
   }
   for (uint32_t i = 0; i < header.e_phnum; ++i) {
     Elf64_Phdr segment;
-    if (!Load(bytes, header.e_phoff + uint64_t{i} * header.e_phentsize, &segment)) return "the ELF file is cut short";
+    if (!Load(bytes, header.e_phoff + uint64_t{i} * header.e_phentsize, &segment))
+      return "the ELF file is cut short";
     if (segment.p_type != PT_NOTE) continue;
     if (segment.p_offset > bytes.size() || bytes.size() - segment.p_offset < segment.p_filesz) {
       return "the ELF file is cut short";

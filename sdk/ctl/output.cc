@@ -44,7 +44,11 @@ std::string Table::ToString() const {
     for (size_t column = 0; column < cells.size(); ++column) {
       const std::string padding(widths[column] - Width(cells[column]), ' ');
       const bool right = is_right[column] && !is_head;
-      out.append("| ").append(right ? padding : "").append(cells[column]).append(right ? "" : padding).append(" ");
+      out.append("| ")
+          .append(right ? padding : "")
+          .append(cells[column])
+          .append(right ? "" : padding)
+          .append(" ");
     }
     out.append("|\n");
   };

@@ -36,7 +36,7 @@ std::string Shown(std::string_view bytes, bool hex);
 std::string ShownInCell(std::string_view bytes, bool hex);
 
 std::string Base64(std::string_view bytes);
-std::string ByteSize(uint64_t bytes);  // "20 kB", "2.1 GB"
+std::string ByteSize(uint64_t bytes);                     // "20 kB", "2.1 GB"
 std::string Duration(std::chrono::nanoseconds duration);  // "3.674ms"
 
 }  // namespace keyway::ctl

@@ -100,7 +100,8 @@ Json LoadSchema(const std::string& path) {
   const auto entry = reinterpret_cast<Entry>(dlsym(library, KW_PLUGIN_ENTRY_SYMBOL));
   if (entry == nullptr) return {{"error", "the library has no " KW_PLUGIN_ENTRY_SYMBOL}};
   const kw_entry* table = entry();
-  if (table == nullptr || table->size < sizeof(kw_entry)) return {{"error", "the entry function gives no table"}};
+  if (table == nullptr || table->size < sizeof(kw_entry))
+    return {{"error", "the entry function gives no table"}};
   if (table->abi_major != KW_ABI_MAJOR) {
     return {{"error", "the library has ABI major " + std::to_string(table->abi_major) + ", this tool " +
                           std::to_string(KW_ABI_MAJOR)}};
@@ -116,7 +117,8 @@ Json LoadSchema(const std::string& path) {
       one["doc"] = Text(field.doc);
       fields.push_back(one);
     }
-    plugins.push_back({{"id", Text(descriptor.id)}, {"version", Text(descriptor.version)}, {"options", fields}});
+    plugins.push_back(
+        {{"id", Text(descriptor.id)}, {"version", Text(descriptor.version)}, {"options", fields}});
   }
   return {{"plugins", plugins}};
 }
@@ -142,7 +144,8 @@ std::string LoadInChild(const std::string& path, Json* out) {
   bool in_time = true;
   const auto deadline = std::chrono::steady_clock::now() + std::chrono::milliseconds(kLoadTimeoutMs);
   while (text.size() < kSchemaBytesMax) {
-    const auto left = std::chrono::duration_cast<std::chrono::milliseconds>(deadline - std::chrono::steady_clock::now());
+    const auto left =
+        std::chrono::duration_cast<std::chrono::milliseconds>(deadline - std::chrono::steady_clock::now());
     pollfd polled = {pipe_fds[0], POLLIN, 0};
     in_time = left.count() > 0 && poll(&polled, 1, static_cast<int>(left.count())) > 0;
     char bytes[4096];
@@ -192,7 +195,8 @@ int RunInspect(const Context& context, const std::string& path, bool load) {
     Table options({"OPTION", "TYPE", "DEFAULT", "MEANING"});
     for (const Json& field : plugin["options"]) {
       options.Add({field["key"], field["type"],
-                   field["default"].is_null() ? "(required)" : field["default"].get<std::string>(), field["doc"]});
+                   field["default"].is_null() ? "(required)" : field["default"].get<std::string>(),
+                   field["doc"]});
     }
     PrintLine("");
     PrintLine("options of " + plugin["id"].get<std::string>() + ":");

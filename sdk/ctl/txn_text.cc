@@ -26,7 +26,8 @@ void AppendEscape(std::string_view line, size_t* at, std::string* out) {
     out->push_back('\n');
   } else if (c == 't') {
     out->push_back('\t');
-  } else if (c == 'x' && *at + 2 < line.size() && HexDigit(line[*at + 1]) >= 0 && HexDigit(line[*at + 2]) >= 0) {
+  } else if (c == 'x' && *at + 2 < line.size() && HexDigit(line[*at + 1]) >= 0 &&
+             HexDigit(line[*at + 2]) >= 0) {
     out->push_back(static_cast<char>(HexDigit(line[*at + 1]) * 16 + HexDigit(line[*at + 2])));
     *at += 2;
   } else {

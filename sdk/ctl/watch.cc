@@ -41,7 +41,8 @@ void PrintEvents(const Context& context, const etcdserverpb::WatchResponse& resp
 }
 
 // One connection's worth of a watch. kOk: the connection was lost after it had worked.
-int RunOnce(const Context& context, Client* client, etcdserverpb::WatchCreateRequest* create, bool* has_worked) {
+int RunOnce(const Context& context, Client* client, etcdserverpb::WatchCreateRequest* create,
+            bool* has_worked) {
   const std::shared_ptr<grpc::Channel> channel = client->Connect();
   if (channel == nullptr) return kBadConnection;
   const auto stub = etcdserverpb::Watch::NewStub(channel);
@@ -77,7 +78,8 @@ int RunOnce(const Context& context, Client* client, etcdserverpb::WatchCreateReq
     }
   }
   const int code = client->Keep(stream->Finish(), client->endpoint());
-  return *has_worked && code == kBadConnection ? static_cast<int>(kOk) : (code == kOk ? kOk : client->Report(code));
+  return *has_worked && code == kBadConnection ? static_cast<int>(kOk)
+                                               : (code == kOk ? kOk : client->Report(code));
 }
 
 int RunWatch(const Context& context, const WatchFlags& flags) {
@@ -101,8 +103,8 @@ int RunWatch(const Context& context, const WatchFlags& flags) {
     if (code != kOk && code != kBadConnection) return code;
     has_worked |= worked_now;
     if (worked_now) {
-      std::fprintf(stderr, "Connection lost (%s); watching again from revision %lld\n", client.error().c_str(),
-                   static_cast<long long>(create.start_revision()));
+      std::fprintf(stderr, "Connection lost (%s); watching again from revision %lld\n",
+                   client.error().c_str(), static_cast<long long>(create.start_revision()));
       pause = std::chrono::milliseconds(50);
     }
     std::this_thread::sleep_for(pause);

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A thin gRPC client of etcd's v3 API: the messages of plugins/api-etcd/proto, one call per method.
+"""A thin gRPC client of etcd's v3 API: the messages of sdk/proto/etcd, one call per method.
 
     client = Client("127.0.0.1:2379")
     client.KV.Put(rpc.PutRequest(key=b"k", value=b"v"))
@@ -15,13 +15,14 @@ from harness import paths
 
 def _stubs():
     """Generates the Python messages with protoc when they are missing or older than the sources."""
-    sources = sorted((paths.ROOT / "plugins" / "api-etcd" / "proto").glob("*.proto"))
+    root = paths.ROOT / "sdk" / "proto"
+    sources = sorted((root / "etcd").glob("*.proto"))
     newest = max(source.stat().st_mtime for source in sources)
-    marker = paths.STUBS / "rpc_pb2.py"
+    marker = paths.STUBS / "etcd" / "rpc_pb2.py"
     if not marker.exists() or marker.stat().st_mtime < newest:
         paths.STUBS.mkdir(parents=True, exist_ok=True)
         subprocess.run(
-            ["protoc", f"--proto_path={sources[0].parent}", f"--python_out={paths.STUBS}"]
+            ["protoc", f"--proto_path={root}", f"--python_out={paths.STUBS}"]
             + [str(source) for source in sources],
             check=True,
         )
@@ -29,9 +30,9 @@ def _stubs():
 
 
 _stubs()
-import health_pb2 as health  # noqa: E402
-import kv_pb2 as kv  # noqa: E402
-import rpc_pb2 as rpc  # noqa: E402
+from etcd import health_pb2 as health  # noqa: E402
+from etcd import kv_pb2 as kv  # noqa: E402
+from etcd import rpc_pb2 as rpc  # noqa: E402
 
 __all__ = ["Client", "grpc", "health", "kv", "prefix_end", "rpc"]
 

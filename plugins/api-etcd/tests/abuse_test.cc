@@ -33,8 +33,7 @@ std::string H2Frame(uint8_t type, uint8_t flags, uint32_t stream, const std::str
 }
 
 // Sends until the server hangs up; true if it did before `bytes_max`.
-bool SendUntilClosed(int fd, const std::string& head, const std::string& repeated,
-                     size_t bytes_max) {
+bool SendUntilClosed(int fd, const std::string& head, const std::string& repeated, size_t bytes_max) {
   std::string block;
   while (block.size() < 16384) block += repeated;
   if (send(fd, head.data(), head.size(), MSG_NOSIGNAL) < 0) return true;
@@ -88,7 +87,7 @@ TEST(Abuse, GarbageAfterThePrefaceEndsTheConnection) {
     const int fd = Connect(api.port());
     send(fd, garbage.data(), garbage.size(), MSG_NOSIGNAL);
     shutdown(fd, SHUT_WR);
-    ReadAll(fd); // Until it closes.
+    ReadAll(fd);  // Until it closes.
     close(fd);
   }
   ExpectServing(&api);
@@ -109,7 +108,7 @@ TEST(Abuse, ATruncatedPrefaceWaitsWithoutHarm) {
   send(fd, rest.data(), rest.size(), MSG_NOSIGNAL);
   const std::string answer = ReadAll(fd, [](const std::string& so_far) { return so_far.size() > 9; });
   ASSERT_GT(answer.size(), 9u);
-  EXPECT_EQ(answer[3], 4); // SETTINGS.
+  EXPECT_EQ(answer[3], 4);  // SETTINGS.
   close(fd);
 }
 
@@ -130,7 +129,7 @@ TEST(Abuse, AnUnfinishedPrefaceIsClosedAfterItsDeadline) {
 
 TEST(Abuse, RapidResetsAreBoundedAndCalmed) {
   Api api;
-  api.kernel().Pause(); // Nothing completes.
+  api.kernel().Pause();  // Nothing completes.
   Client client(api.port());
   // Between streams that are closed at once the client must not wait for anything.
   for (int round = 0; round < 3000 && !client.is_dead() && !client.has_goaway(); ++round) {
@@ -174,8 +173,8 @@ TEST(Abuse, PingAndSettingsFloodsAreBounded) {
 TEST(Abuse, AContinuationFloodIsBounded) {
   Api api;
   const int fd = Connect(api.port());
-  const std::string head = std::string(kMagic) + H2Frame(4, 0, 0, "") +
-                           H2Frame(1, 0, 1, "\x82"); // HEADERS without END_HEADERS.
+  const std::string head =
+      std::string(kMagic) + H2Frame(4, 0, 0, "") + H2Frame(1, 0, 1, "\x82");  // HEADERS without END_HEADERS.
   EXPECT_TRUE(SendUntilClosed(fd, head, H2Frame(9, 0, 1, ""), 64 << 20));
   close(fd);
   ExpectServing(&api);
@@ -210,10 +209,10 @@ TEST(Abuse, ConnectionsAboveTheLimitAreClosedAtOnce) {
 TEST(Abuse, StreamsAboveTheLimitAreRefused) {
   Api api(ApiOptions{{"max_concurrent_streams", "2"}});
   Client client(api.port());
-  ASSERT_EQ(PutKey(&client, "a", "1"), 0); // The settings have arrived.
+  ASSERT_EQ(PutKey(&client, "a", "1"), 0);  // The settings have arrived.
   const int32_t first = client.Open("/etcdserverpb.Watch/Watch", {}, "", false);
   const int32_t second = client.Open("/etcdserverpb.Watch/Watch", {}, "", false);
-  client.Open("/etcdserverpb.KV/Range", {}, RangeFrame(), true); // Queued by the client.
+  client.Open("/etcdserverpb.KV/Range", {}, RangeFrame(), true);  // Queued by the client.
   client.Reset(first);
   ASSERT_TRUE(client.Until([&] { return client.reply(first).is_closed; }));
   EXPECT_FALSE(client.reply(second).is_closed);

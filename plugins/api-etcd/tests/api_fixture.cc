@@ -103,8 +103,7 @@ int32_t Api::Start(kw_error* error) {
   std::vector<kw_config_item> items;
   for (const auto& [key, value] : options_) items.push_back({key.c_str(), Slice(value), 1, 0});
   const kw_descriptor* const descriptor = kw_plugin_entry_api_etcd()->plugins[0];
-  const int32_t code =
-      descriptor->create(kernel_.host(), items.data(), items.size(), &plugin_, error);
+  const int32_t code = descriptor->create(kernel_.host(), items.data(), items.size(), &plugin_, error);
   return code != KW_OK ? code : plugin_->start(plugin_, error);
 }
 
@@ -124,9 +123,8 @@ Client::Client(int port, uint32_t initial_window, bool auto_window) {
   nghttp2_session_callbacks* callbacks = nullptr;
   nghttp2_session_callbacks_new(&callbacks);
   nghttp2_session_callbacks_set_on_header_callback(
-      callbacks, [](nghttp2_session*, const nghttp2_frame* frame, const uint8_t* name,
-                    size_t name_bytes, const uint8_t* value, size_t value_bytes, uint8_t,
-                    void* user) {
+      callbacks, [](nghttp2_session*, const nghttp2_frame* frame, const uint8_t* name, size_t name_bytes,
+                    const uint8_t* value, size_t value_bytes, uint8_t, void* user) {
         auto* const self = static_cast<Client*>(user);
         self->replies_[frame->hd.stream_id]
             .headers[std::string(reinterpret_cast<const char*>(name), name_bytes)] =
@@ -134,10 +132,8 @@ Client::Client(int port, uint32_t initial_window, bool auto_window) {
         return 0;
       });
   nghttp2_session_callbacks_set_on_data_chunk_recv_callback(
-      callbacks, [](nghttp2_session*, uint8_t, int32_t id, const uint8_t* bytes, size_t count,
-                    void* user) {
-        static_cast<Client*>(user)->replies_[id].body.append(
-            reinterpret_cast<const char*>(bytes), count);
+      callbacks, [](nghttp2_session*, uint8_t, int32_t id, const uint8_t* bytes, size_t count, void* user) {
+        static_cast<Client*>(user)->replies_[id].body.append(reinterpret_cast<const char*>(bytes), count);
         return 0;
       });
   nghttp2_session_callbacks_set_on_stream_close_callback(
@@ -174,8 +170,8 @@ Client::~Client() {
   close(fd_);
 }
 
-ssize_t Client::ReadPending(nghttp2_session*, int32_t stream_id, uint8_t* out, size_t count,
-                            uint32_t* flags, nghttp2_data_source*, void* user) {
+ssize_t Client::ReadPending(nghttp2_session*, int32_t stream_id, uint8_t* out, size_t count, uint32_t* flags,
+                            nghttp2_data_source*, void* user) {
   Pending& pending = static_cast<Client*>(user)->pending_[stream_id];
   const size_t part = std::min(count, pending.bytes.size());
   if (part == 0 && !pending.is_end) {
@@ -188,17 +184,16 @@ ssize_t Client::ReadPending(nghttp2_session*, int32_t stream_id, uint8_t* out, s
   return static_cast<ssize_t>(part);
 }
 
-int32_t Client::Open(const std::string& path, const Headers& extra, const std::string& body,
-                     bool is_end, const std::string& content_type, const std::string& method) {
+int32_t Client::Open(const std::string& path, const Headers& extra, const std::string& body, bool is_end,
+                     const std::string& content_type, const std::string& method) {
   Headers all = {{":method", method}, {":scheme", "http"}, {":path", path}, {":authority", "t"}};
   if (!content_type.empty()) all.emplace_back("content-type", content_type);
   all.emplace_back("te", "trailers");
   all.insert(all.end(), extra.begin(), extra.end());
   std::vector<nghttp2_nv> fields;
   for (auto& [name, value] : all) {
-    fields.push_back({reinterpret_cast<uint8_t*>(name.data()),
-                      reinterpret_cast<uint8_t*>(value.data()), name.size(), value.size(),
-                      NGHTTP2_NV_FLAG_NONE});
+    fields.push_back({reinterpret_cast<uint8_t*>(name.data()), reinterpret_cast<uint8_t*>(value.data()),
+                      name.size(), value.size(), NGHTTP2_NV_FLAG_NONE});
   }
   nghttp2_data_provider provider = {};
   provider.read_callback = &ReadPending;

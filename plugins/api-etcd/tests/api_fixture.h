@@ -13,8 +13,8 @@
 #include <utility>
 #include <vector>
 
+#include "etcd/rpc.pb.h"
 #include "fake_kernel.h"
-#include "rpc.pb.h"
 
 namespace keyway::api_etcd::testing {
 
@@ -57,7 +57,7 @@ using Headers = std::vector<std::pair<std::string, std::string>>;
 class Client {
  public:
   struct Reply {
-    std::map<std::string, std::string> headers; // with the trailers
+    std::map<std::string, std::string> headers;  // with the trailers
     std::string body;
     bool is_closed = false;
     uint32_t error_code = 0;
@@ -69,8 +69,7 @@ class Client {
   ~Client();
 
   int32_t Open(const std::string& path, const Headers& extra, const std::string& body, bool is_end,
-               const std::string& content_type = "application/grpc",
-               const std::string& method = "POST");
+               const std::string& content_type = "application/grpc", const std::string& method = "POST");
   void Send(int32_t stream_id, const std::string& bytes, bool is_end);
   void Reset(int32_t stream_id, uint32_t error_code = NGHTTP2_CANCEL);
   // Reads and writes until the condition holds; false after ten seconds or the connection's end.
@@ -86,8 +85,7 @@ class Client {
 
   // A whole unary call. Returns the grpc-status, -1 without one.
   template <typename Request, typename Response>
-  int Unary(const std::string& path, const Request& request, Response* response,
-            const Headers& extra = {}) {
+  int Unary(const std::string& path, const Request& request, Response* response, const Headers& extra = {}) {
     const int32_t id = Open(path, extra, Frame(request.SerializeAsString()), true);
     if (!Until([&] { return reply(id).is_closed; })) return -1;
     last_message = reply(id).headers["grpc-message"];
@@ -99,7 +97,7 @@ class Client {
   }
   int StatusOf(int32_t stream_id);
 
-  std::string last_message; // of the newest Unary()
+  std::string last_message;  // of the newest Unary()
 
  private:
   struct Pending {
@@ -107,8 +105,8 @@ class Client {
     bool is_end = false;
     bool is_deferred = false;
   };
-  static ssize_t ReadPending(nghttp2_session*, int32_t stream_id, uint8_t* out, size_t count,
-                             uint32_t* flags, nghttp2_data_source*, void* user);
+  static ssize_t ReadPending(nghttp2_session*, int32_t stream_id, uint8_t* out, size_t count, uint32_t* flags,
+                             nghttp2_data_source*, void* user);
 
   int fd_ = -1;
   nghttp2_session* session_ = nullptr;

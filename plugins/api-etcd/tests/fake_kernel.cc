@@ -29,10 +29,9 @@ uint64_t NowNs() {
 std::string FakeRecord::Encode() const {
   const kw_slice k = Slice(key);
   const kw_slice v = Slice(value);
-  size_t bytes = NumberFieldBytes(2, static_cast<uint64_t>(create)) +
-                 NumberFieldBytes(3, static_cast<uint64_t>(mod)) +
-                 NumberFieldBytes(4, static_cast<uint64_t>(version)) +
-                 NumberFieldBytes(6, static_cast<uint64_t>(lease));
+  size_t bytes =
+      NumberFieldBytes(2, static_cast<uint64_t>(create)) + NumberFieldBytes(3, static_cast<uint64_t>(mod)) +
+      NumberFieldBytes(4, static_cast<uint64_t>(version)) + NumberFieldBytes(6, static_cast<uint64_t>(lease));
   if (k.len != 0) bytes += BytesFieldBytes(1, k.len);
   if (v.len != 0) bytes += BytesFieldBytes(5, v.len);
   std::string out(bytes, '\0');
@@ -91,10 +90,14 @@ FakeKernel::FakeKernel() {
                                      .count());
   };
   log_ = {sizeof log_, KW_LOG_ERROR,
-          [](const kw_host*, uint32_t, const char*, const kw_field*, size_t) {}};
+          [](const kw_host* host, uint32_t, const char* event, const kw_field*, size_t) {
+            FakeKernel* const self = Self(host);
+            const std::lock_guard<std::mutex> lock(self->mutex_);
+            ++self->lines_[event];
+          }};
   metrics_.size = sizeof metrics_;
-  metrics_.cell = [](const kw_host* host, uint32_t, const char* name, const char*,
-                     const kw_field* labels, size_t count) {
+  metrics_.cell = [](const kw_host* host, uint32_t, const char* name, const char*, const kw_field* labels,
+                     size_t count) {
     std::string id = name;
     for (size_t i = 0; i < count; ++i) {
       id += (i == 0 ? "{" : ",") + std::string(labels[i].key) + "=" + Text(labels[i].value);
@@ -134,9 +137,16 @@ FakeKernel::FakeKernel() {
     material->chain_text = self->tls_.chain;
     material->key_text = self->tls_.key;
     material->roots_text = self->tls_.roots;
-    static_cast<kw_tls&>(*material) = {sizeof(kw_tls), self->tls_.flags, self->tls_.generation,
-                                       Slice(material->chain_text), Slice(material->key_text),
-                                       Slice(material->roots_text), {}, Slice("1.2"), {}, nullptr};
+    static_cast<kw_tls&>(*material) = {sizeof(kw_tls),
+                                       self->tls_.flags,
+                                       self->tls_.generation,
+                                       Slice(material->chain_text),
+                                       Slice(material->key_text),
+                                       Slice(material->roots_text),
+                                       {},
+                                       Slice("1.2"),
+                                       {},
+                                       nullptr};
     material->release = [](kw_tls* tls) { delete static_cast<Material*>(tls); };
     *out = material;
     return KW_OK;
@@ -227,9 +237,8 @@ void FakeKernel::Run() {
   while (true) {
     {
       std::unique_lock<std::mutex> lock(mutex_);
-      condition_.wait(lock, [&] {
-        return is_stopping_ || !queue_.empty() || (!is_paused_ && !requests_.empty());
-      });
+      condition_.wait(lock,
+                      [&] { return is_stopping_ || !queue_.empty() || (!is_paused_ && !requests_.empty()); });
       if (is_stopping_ && queue_.empty() && requests_.empty()) return;
       work.swap(queue_);
       if (!is_paused_) requests.swap(requests_);
@@ -281,9 +290,13 @@ std::string FakeKernel::last_principal() {
 uint64_t FakeKernel::Cell(const std::string& name) {
   const std::lock_guard<std::mutex> lock(mutex_);
   const auto found = cells_.find(name);
-  return found == cells_.end() ? ~uint64_t{0}
-                               : __atomic_load_n(found->second.get(), __ATOMIC_RELAXED);
+  return found == cells_.end() ? ~uint64_t{0} : __atomic_load_n(found->second.get(), __ATOMIC_RELAXED);
 }
+size_t FakeKernel::Lines(const std::string& event) {
+  const std::lock_guard<std::mutex> lock(mutex_);
+  return lines_[event];
+}
+
 size_t FakeKernel::open_watches() {
   const std::lock_guard<std::mutex> lock(mutex_);
   return open_watches_;
@@ -293,7 +306,8 @@ size_t FakeKernel::requests_waiting() {
   return requests_.size();
 }
 
-// ---- requests -------------------------------------------------------------------------------------
+// ---- requests
+// -------------------------------------------------------------------------------------
 
 void FakeKernel::Handle(kw_request* request) {
   if (request->principal.len != 0) {
@@ -428,8 +442,8 @@ bool FakeKernel::Holds(const kw_cmp& cmp) {
   }
 }
 
-void FakeKernel::Txn(const kw_txn& txn, Reply* reply, TxnState* state,
-                     std::vector<kw_op_result>* out, uint32_t* succeeded) {
+void FakeKernel::Txn(const kw_txn& txn, Reply* reply, TxnState* state, std::vector<kw_op_result>* out,
+                     uint32_t* succeeded) {
   const bool holds =
       std::all_of(txn.cmps, txn.cmps + txn.cmp_count, [&](const kw_cmp& cmp) { return Holds(cmp); });
   *succeeded = holds;
@@ -446,8 +460,8 @@ void FakeKernel::Txn(const kw_txn& txn, Reply* reply, TxnState* state,
         Put(ops[i], reply, state, &result);
         break;
       case KW_OP_DELETE:
-        Delete(Text(ops[i].key), Text(ops[i].end), (ops[i].flags & KW_DELETE_PREV_KV) != 0, reply,
-               state, &result);
+        Delete(Text(ops[i].key), Text(ops[i].end), (ops[i].flags & KW_DELETE_PREV_KV) != 0, reply, state,
+               &result);
         break;
       case KW_OP_TXN: {
         std::vector<kw_op_result> nested;
@@ -498,8 +512,8 @@ void FakeKernel::Put(const kw_op& op, Reply* reply, TxnState* state, kw_op_resul
   versions.push_back(std::move(version));
 }
 
-void FakeKernel::Delete(const std::string& key, const std::string& end, bool wants_prev,
-                        Reply* reply, TxnState* state, kw_op_result* out) {
+void FakeKernel::Delete(const std::string& key, const std::string& end, bool wants_prev, Reply* reply,
+                        TxnState* state, kw_op_result* out) {
   std::vector<kw_slice>& records = reply->slices.emplace_back();
   for (auto at = keys_.lower_bound(key); at != keys_.end() && Contains(key, end, at->first); ++at) {
     const Version* const before = Latest(at->first);

@@ -40,9 +40,10 @@ class FakeKernel {
   void SetLearner(bool is_learner);
   void SetTls(const std::string& chain, const std::string& key, const std::string& roots,
               bool requires_certificate);
-  std::string authenticate_principal; // what authenticate() answers
-  std::string last_principal();       // of the newest request
-  uint64_t Cell(const std::string& name); // "name{label=value,...}"
+  std::string authenticate_principal;      // what authenticate() answers
+  std::string last_principal();            // of the newest request
+  uint64_t Cell(const std::string& name);  // "name{label=value,...}"
+  size_t Lines(const std::string& event);  // How many lines of the log had this event.
   size_t open_watches();
   size_t requests_waiting();
 
@@ -89,8 +90,8 @@ class FakeKernel {
            uint32_t* succeeded);
   bool Holds(const kw_cmp& cmp);
   void Put(const kw_op& op, Reply* reply, TxnState* state, kw_op_result* out);
-  void Delete(const std::string& key, const std::string& end, bool wants_prev, Reply* reply,
-              TxnState* state, kw_op_result* out);
+  void Delete(const std::string& key, const std::string& end, bool wants_prev, Reply* reply, TxnState* state,
+              kw_op_result* out);
   uint32_t Lease(kw_lease_request* request, Reply* reply);
   uint32_t Member(kw_member_request* request, Reply* reply);
   const Version* Latest(const std::string& key) const;
@@ -118,6 +119,7 @@ class FakeKernel {
   uint64_t next_watch_ = 1;
   std::string last_principal_;
   std::map<std::string, std::unique_ptr<uint64_t>> cells_;
+  std::map<std::string, size_t> lines_;
   size_t open_watches_ = 0;
   struct {
     std::string chain, key, roots;

@@ -6,8 +6,7 @@
 
 namespace keyway::api_etcd::testing {
 
-void FakeKernel::AddEvent(uint32_t kind, const std::string& key, const Version& now,
-                          const Version* before) {
+void FakeKernel::AddEvent(uint32_t kind, const std::string& key, const Version& now, const Version* before) {
   Event& event = history_.emplace_back();
   event.key = key;
   event.bytes = now.bytes;
@@ -73,7 +72,8 @@ void FakeKernel::PumpWatches() {
     while (watch.history_index < history_.size() && watch.credit > 0) {
       const Event& event = history_[watch.history_index];
       // Whole revisions only.
-      const bool is_new_revision = watch.history_index == 0 ||
+      const bool is_new_revision =
+          watch.history_index == 0 ||
           history_[watch.history_index - 1].event.mod_revision != event.event.mod_revision;
       if (is_new_revision && static_cast<int64_t>(bytes) >= watch.credit) break;
       ++watch.history_index;

@@ -7,8 +7,8 @@
 
 #include "api_fixture.h"
 #include "errors.h"
+#include "etcd/health.pb.h"
 #include "gzip.h"
-#include "health.pb.h"
 #include "keyway/slice.hpp"
 
 namespace keyway::api_etcd::testing {
@@ -124,32 +124,28 @@ TEST(Grpc, ColdServicesAnswer) {
   ASSERT_EQ(client.Unary("/etcdserverpb.Auth/AuthStatus", pb::AuthStatusRequest(), &auth), 0);
   EXPECT_FALSE(auth.enabled());
   grpc::health::v1::HealthCheckResponse health;
-  ASSERT_EQ(client.Unary("/grpc.health.v1.Health/Check", grpc::health::v1::HealthCheckRequest(),
-                         &health),
-            0);
+  ASSERT_EQ(client.Unary("/grpc.health.v1.Health/Check", grpc::health::v1::HealthCheckRequest(), &health), 0);
   EXPECT_EQ(health.status(), grpc::health::v1::HealthCheckResponse::SERVING);
 }
 
 TEST(Grpc, DetailsBecomeEtcdsStatuses) {
   Api api;
   Client client(api.port());
-  for (const uint32_t detail : {KW_DETAIL_NO_SPACE, KW_DETAIL_TOO_MANY_REQUESTS,
-                                KW_DETAIL_LEADER_CHANGED, KW_DETAIL_CORRUPT}) {
+  for (const uint32_t detail :
+       {KW_DETAIL_NO_SPACE, KW_DETAIL_TOO_MANY_REQUESTS, KW_DETAIL_LEADER_CHANGED, KW_DETAIL_CORRUPT}) {
     pb::RangeRequest request;
     request.set_key("error/" + std::to_string(detail));
     const Status expected = FromDetail(detail);
 
-    EXPECT_EQ(client.Unary(kRange, request, static_cast<pb::RangeResponse*>(nullptr)),
-              expected.code);
+    EXPECT_EQ(client.Unary(kRange, request, static_cast<pb::RangeResponse*>(nullptr)), expected.code);
     EXPECT_EQ(client.last_message, expected.text);
   }
   pb::RangeRequest request;
-  request.set_key("error/1000"); // No detail: the error's own text, percent-encoded.
+  request.set_key("error/1000");  // No detail: the error's own text, percent-encoded.
   EXPECT_EQ(client.Unary(kRange, request, static_cast<pb::RangeResponse*>(nullptr)), KW_ABORTED);
   EXPECT_EQ(client.last_message, "plain text: %C3%A4%25");
   request.set_key("");
-  EXPECT_EQ(client.Unary(kRange, request, static_cast<pb::RangeResponse*>(nullptr)),
-            KW_INVALID_ARGUMENT);
+  EXPECT_EQ(client.Unary(kRange, request, static_cast<pb::RangeResponse*>(nullptr)), KW_INVALID_ARGUMENT);
 }
 
 TEST(Grpc, UnknownMethodsAndContentTypesAreRefused) {
@@ -169,8 +165,7 @@ TEST(Grpc, UnknownMethodsAndContentTypesAreRefused) {
 
   EXPECT_EQ(client.StatusOf(service), KW_UNIMPLEMENTED);
   EXPECT_EQ(client.reply(service).headers["grpc-message"], "unknown service a.B");
-  EXPECT_EQ(client.reply(method).headers["grpc-message"],
-            "unknown method Nope for service etcdserverpb.KV");
+  EXPECT_EQ(client.reply(method).headers["grpc-message"], "unknown method Nope for service etcdserverpb.KV");
   EXPECT_EQ(client.reply(type).headers[":status"], "415");
   EXPECT_EQ(client.reply(type).headers["grpc-message"],
             "invalid gRPC request content-type \"application/json\"");
@@ -196,7 +191,7 @@ TEST(Grpc, MalformedMessagesAreRefusedAsGrpcGoDoes) {
   for (const int32_t id : {garbage, cold, flag}) {
     EXPECT_EQ(client.StatusOf(id), KW_INTERNAL) << id;
   }
-  EXPECT_EQ(client.StatusOf(cut), KW_UNKNOWN); // As grpc-go.
+  EXPECT_EQ(client.StatusOf(cut), KW_UNKNOWN);  // As grpc-go.
   EXPECT_EQ(client.reply(cut).headers["grpc-message"], "unexpected EOF");
   EXPECT_EQ(client.reply(none).headers["grpc-message"], "EOF");
 }
@@ -207,8 +202,7 @@ TEST(Grpc, SizeLimitsOfGrpcAndOfEtcd) {
   pb::PutRequest request;
   request.set_key("k");
   request.set_value(std::string(65536, 'v'));
-  EXPECT_EQ(client.Unary(kPut, request, static_cast<pb::PutResponse*>(nullptr)),
-            KW_INVALID_ARGUMENT);
+  EXPECT_EQ(client.Unary(kPut, request, static_cast<pb::PutResponse*>(nullptr)), KW_INVALID_ARGUMENT);
   EXPECT_EQ(client.last_message, "etcdserver: request is too large");
   request.set_value(std::string(65000, 'v'));
   EXPECT_EQ(client.Unary(kPut, request, static_cast<pb::PutResponse*>(nullptr)), 0);
@@ -228,9 +222,8 @@ TEST(Grpc, GzipBothWaysWhenTheRequestIsCompressed) {
   Buffer packed;
   const std::string message = RangeOf("z");
   GzipCompress(Slice(message), &packed);
-  const int32_t id = client.Open(
-      kRange, {{"grpc-encoding", "gzip"}, {"grpc-accept-encoding", "gzip"}},
-      Frame(std::string(View(packed.slice())), true), true);
+  const int32_t id = client.Open(kRange, {{"grpc-encoding", "gzip"}, {"grpc-accept-encoding", "gzip"}},
+                                 Frame(std::string(View(packed.slice())), true), true);
   ASSERT_TRUE(client.Until([&] { return client.reply(id).is_closed; }));
 
   EXPECT_EQ(client.StatusOf(id), 0);
@@ -251,8 +244,8 @@ TEST(Grpc, AGzipBombIsTooLarge) {
   Buffer packed;
   const std::string zeros(16 << 20, '\0');
   GzipCompress(Slice(zeros), &packed);
-  const int32_t id = client.Open(kPut, {{"grpc-encoding", "gzip"}},
-                                 Frame(std::string(View(packed.slice())), true), true);
+  const int32_t id =
+      client.Open(kPut, {{"grpc-encoding", "gzip"}}, Frame(std::string(View(packed.slice())), true), true);
   ASSERT_TRUE(client.Until([&] { return client.reply(id).is_closed; }));
 
   EXPECT_EQ(client.StatusOf(id), KW_RESOURCE_EXHAUSTED);
@@ -264,7 +257,7 @@ TEST(Grpc, ABigRangeObeysTinyWindowsAndLeavesRoomForOthers) {
   for (int i = 0; i < 200; ++i) {
     ASSERT_EQ(PutKey(&loader, "big/" + std::to_string(1000 + i), std::string(1000, 'b')), 0);
   }
-  Client client(api.port(), 100); // 100 bytes at a time.
+  Client client(api.port(), 100);  // 100 bytes at a time.
   const int32_t big = client.Open(kRange, {}, Frame(RangeOf("big/", "big0")), true);
   ASSERT_TRUE(client.Until([&] { return client.reply(big).body.size() >= 500; }));
   // A small call overtakes the big answer on the same connection.
@@ -304,14 +297,13 @@ TEST(Grpc, DeadlinesEndCallsAndTheLateReplyIsDropped) {
   api.kernel().Pause();
   pb::RangeRequest request;
   request.set_key("a");
-  EXPECT_EQ(client.Unary(kRange, request, static_cast<pb::RangeResponse*>(nullptr),
-                         {{"grpc-timeout", "50m"}}),
-            KW_DEADLINE_EXCEEDED);
+  EXPECT_EQ(
+      client.Unary(kRange, request, static_cast<pb::RangeResponse*>(nullptr), {{"grpc-timeout", "50m"}}),
+      KW_DEADLINE_EXCEEDED);
   EXPECT_EQ(client.last_message, "context deadline exceeded");
   api.kernel().Resume();
-  EXPECT_EQ(client.Unary(kRange, request, static_cast<pb::RangeResponse*>(nullptr),
-                         {{"grpc-timeout", "10S"}}),
-            0);
+  EXPECT_EQ(
+      client.Unary(kRange, request, static_cast<pb::RangeResponse*>(nullptr), {{"grpc-timeout", "10S"}}), 0);
 }
 
 TEST(Grpc, ACancelledCallIsCountedAndItsReplyDropped) {
@@ -337,9 +329,8 @@ TEST(Grpc, HasLeaderIsRefusedWithoutOneAndStreamsEndWhenItIsLost) {
   WatchClient watch(&client, {{"hasleader", "true"}});
   watch.Create([](auto* create) { create->set_key("a"); });
   EXPECT_TRUE(watch.At(0).created());
-  api.kernel().SetLeader(0, 1); // Lost long ago.
-  EXPECT_EQ(client.Unary(kRange, request, static_cast<pb::RangeResponse*>(nullptr),
-                         {{"hasleader", "true"}}),
+  api.kernel().SetLeader(0, 1);  // Lost long ago.
+  EXPECT_EQ(client.Unary(kRange, request, static_cast<pb::RangeResponse*>(nullptr), {{"hasleader", "true"}}),
             KW_UNAVAILABLE);
   EXPECT_EQ(client.last_message, "etcdserver: no leader");
   EXPECT_EQ(client.Unary(kRange, request, static_cast<pb::RangeResponse*>(nullptr)), 0);
@@ -356,8 +347,7 @@ TEST(Grpc, ALearnerServesOnlySerializableRangesAndStatus) {
   EXPECT_EQ(client.last_message, "etcdserver: rpc not supported for learner");
   pb::RangeRequest request;
   request.set_key("a");
-  EXPECT_EQ(client.Unary(kRange, request, static_cast<pb::RangeResponse*>(nullptr)),
-            KW_FAILED_PRECONDITION);
+  EXPECT_EQ(client.Unary(kRange, request, static_cast<pb::RangeResponse*>(nullptr)), KW_FAILED_PRECONDITION);
   request.set_serializable(true);
   EXPECT_EQ(client.Unary(kRange, request, static_cast<pb::RangeResponse*>(nullptr)), 0);
   EXPECT_EQ(client.Unary("/etcdserverpb.Maintenance/Status", pb::StatusRequest(),
@@ -371,11 +361,11 @@ TEST(Grpc, KeepAliveAnswersInOrderWithZeroForUnknownLeases) {
   pb::LeaseGrantRequest grant;
   grant.set_id(5);
   grant.set_ttl(60);
-  ASSERT_EQ(client.Unary("/etcdserverpb.Lease/LeaseGrant", grant,
-                         static_cast<pb::LeaseGrantResponse*>(nullptr)),
-            0);
+  ASSERT_EQ(
+      client.Unary("/etcdserverpb.Lease/LeaseGrant", grant, static_cast<pb::LeaseGrantResponse*>(nullptr)),
+      0);
   const int32_t id = client.Open("/etcdserverpb.Lease/LeaseKeepAlive", {}, "", false);
-  for (int i = 0; i < 3000; ++i) { // Above what may be in flight.
+  for (int i = 0; i < 3000; ++i) {  // Above what may be in flight.
     pb::LeaseKeepAliveRequest request;
     request.set_id(i % 2 == 0 ? 5 : 10 + i);
     client.Send(id, Frame(request.SerializeAsString()), false);
@@ -440,8 +430,7 @@ TEST(Grpc, RangeStreamSendsChunksAndTheHeaderWithTheLast) {
   request.set_sort_order(pb::RangeRequest::DESCEND);
   const int32_t sorted = read(request);
   EXPECT_EQ(client.StatusOf(sorted), KW_UNIMPLEMENTED);
-  EXPECT_EQ(client.reply(sorted).headers["grpc-message"],
-            "RangeStream does not support custom sort orders");
+  EXPECT_EQ(client.reply(sorted).headers["grpc-message"], "RangeStream does not support custom sort orders");
 }
 
 TEST(Grpc, StopEndsStreamsWithUnavailableAndJoins) {

@@ -1,13 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // The HTTP/1.1 paths, their parser, and the same paths over HTTP/2.
-#include "http1.h"
-
 #include <sys/socket.h>
 #include <sys/un.h>
 #include <unistd.h>
 
 #include "api_fixture.h"
+#include "http1.h"
 
 namespace keyway::api_etcd::testing {
 namespace {
@@ -66,7 +65,7 @@ TEST(Http, KeepAliveServesPipelinedRequestsInOrder) {
   ASSERT_NE(live, std::string::npos);
   ASSERT_NE(version, std::string::npos);
   EXPECT_LT(live, version);
-  EXPECT_EQ(all.find("etcdserver", version + 10), std::string::npos); // HEAD has no body.
+  EXPECT_EQ(all.find("etcdserver", version + 10), std::string::npos);  // HEAD has no body.
   EXPECT_NE(all.find("Connection: close"), std::string::npos);
 }
 

@@ -49,9 +49,8 @@ struct Identity {
     return Pem([this](BIO* bio) { PEM_write_bio_X509(bio, certificate); });
   }
   std::string KeyPem() const {
-    return Pem([this](BIO* bio) {
-      PEM_write_bio_PrivateKey(bio, key, nullptr, nullptr, 0, nullptr, nullptr);
-    });
+    return Pem(
+        [this](BIO* bio) { PEM_write_bio_PrivateKey(bio, key, nullptr, nullptr, 0, nullptr, nullptr); });
   }
 
  private:
@@ -68,7 +67,7 @@ struct Identity {
 
 struct TlsAnswer {
   bool is_connected = false;
-  std::string server_name; // CN of the server's certificate
+  std::string server_name;  // CN of the server's certificate
   std::string alpn;
   std::string response;
 };
@@ -116,12 +115,11 @@ const char kLivez[] = "GET /livez HTTP/1.0\r\n\r\n";
 class TlsTest : public ::testing::Test {
  protected:
   TlsTest() : authority("authority", nullptr, 1), server("server-1", &authority, 2) {
-    signal(SIGPIPE, SIG_IGN); // Of this client; the plugin must not need it.
+    signal(SIGPIPE, SIG_IGN);  // Of this client; the plugin must not need it.
   }
   std::unique_ptr<Api> StartApi(bool requires_certificate) {
     port = FreePort();
-    auto api = std::make_unique<Api>(ApiOptions{
-        {"listen", "https://127.0.0.1:" + std::to_string(port)}});
+    auto api = std::make_unique<Api>(ApiOptions{{"listen", "https://127.0.0.1:" + std::to_string(port)}});
     api->kernel().authenticate_principal = "alice";
     api->kernel().SetTls(server.CertificatePem(), server.KeyPem(), authority.CertificatePem(),
                          requires_certificate);
@@ -163,14 +161,17 @@ TEST_F(TlsTest, RequestsCarryThePrincipalOfTheCertificate) {
   preface += std::string("\0\0\0\4\0\0\0\0\0", 9);
   nghttp2_hd_deflater* deflater = nullptr;
   nghttp2_hd_deflate_new(&deflater, 4096);
-  const std::pair<std::string, std::string> fields[] = {
-      {":method", "POST"}, {":scheme", "https"}, {":path", "/etcdserverpb.KV/Range"},
-      {":authority", "x"}, {"content-type", "application/grpc"}, {"te", "trailers"}};
+  const std::pair<std::string, std::string> fields[] = {{":method", "POST"},
+                                                        {":scheme", "https"},
+                                                        {":path", "/etcdserverpb.KV/Range"},
+                                                        {":authority", "x"},
+                                                        {"content-type", "application/grpc"},
+                                                        {"te", "trailers"}};
   std::vector<nghttp2_nv> list;
   for (const auto& [name, value] : fields) {
     list.push_back({reinterpret_cast<uint8_t*>(const_cast<char*>(name.data())),
-                    reinterpret_cast<uint8_t*>(const_cast<char*>(value.data())), name.size(),
-                    value.size(), 0});
+                    reinterpret_cast<uint8_t*>(const_cast<char*>(value.data())), name.size(), value.size(),
+                    0});
   }
   uint8_t block[512];
   const ssize_t bytes = nghttp2_hd_deflate_hd(deflater, block, sizeof block, list.data(), list.size());
@@ -203,7 +204,10 @@ TEST_F(TlsTest, NewMaterialIsTakenOverWhileRunning) {
   EXPECT_EQ(name, "server-2");
   // Broken material leaves the last good one in use.
   api->kernel().SetTls("broken", "broken", "", false);
-  usleep(100000);
+  while (api->kernel().Lines("tls_refresh_failed") == 0 && std::chrono::steady_clock::now() < deadline) {
+    usleep(10000);
+  }
+  EXPECT_GE(api->kernel().Lines("tls_refresh_failed"), 1u);
   EXPECT_EQ(Ask(port, nullptr, kLivez).server_name, "server-2");
 }
 

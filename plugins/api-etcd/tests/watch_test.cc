@@ -19,7 +19,7 @@ TEST(Watch, IdsAreAssignedFromZeroAndMayBeChosen) {
     create->set_key("a");
     create->set_watch_id(2);
   });
-  watch.Create(key); // 2 is taken: 3.
+  watch.Create(key);  // 2 is taken: 3.
   watch.Create([](auto* create) {
     create->set_key("a");
     create->set_watch_id(1);
@@ -67,8 +67,7 @@ TEST(Watch, EventsCarryWhatTheWatchAskedFor) {
   ASSERT_EQ(PutKey(&client, "a", "2"), 0);
   pb::DeleteRangeRequest del;
   del.set_key("a");
-  ASSERT_EQ(client.Unary("/etcdserverpb.KV/DeleteRange", del,
-                         static_cast<pb::DeleteRangeResponse*>(nullptr)),
+  ASSERT_EQ(client.Unary("/etcdserverpb.KV/DeleteRange", del, static_cast<pb::DeleteRangeResponse*>(nullptr)),
             0);
 
   std::vector<mvccpb::Event> events;
@@ -125,8 +124,7 @@ TEST(Watch, ACompactedStartIsCreatedFirstAndThenCanceledWithTheRevision) {
   for (int i = 0; i < 5; ++i) ASSERT_EQ(PutKey(&client, "a", "v"), 0);
   pb::CompactionRequest compact;
   compact.set_revision(4);
-  ASSERT_EQ(client.Unary("/etcdserverpb.KV/Compact", compact,
-                         static_cast<pb::CompactionResponse*>(nullptr)),
+  ASSERT_EQ(client.Unary("/etcdserverpb.KV/Compact", compact, static_cast<pb::CompactionResponse*>(nullptr)),
             0);
   WatchClient watch(&client);
   watch.Create([](auto* create) {
@@ -184,7 +182,7 @@ TEST(Watch, ProgressRequestsAreAnsweredForTheWholeStream) {
   Api api;
   Client client(api.port());
   WatchClient watch(&client);
-  watch.Progress(); // Without a watch: no answer.
+  watch.Progress();  // Without a watch: no answer.
   watch.Create([](auto* create) { create->set_key("a"); });
   EXPECT_TRUE(watch.At(0).created());
   ASSERT_EQ(PutKey(&client, "other", "1"), 0);

@@ -18,8 +18,7 @@ namespace keyway {
 // Valid during create(): it borrows the items.
 class ConfigReader {
  public:
-  ConfigReader(const kw_config_item* items, size_t item_count)
-      : items_(items), item_count_(item_count) {}
+  ConfigReader(const kw_config_item* items, size_t item_count) : items_(items), item_count_(item_count) {}
 
   bool Has(std::string_view key) const { return Find(key) != nullptr; }
 

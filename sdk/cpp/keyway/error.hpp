@@ -29,7 +29,7 @@ class TextBuffer {
     text_[used_] = '\0';
   }
   template <typename Number>
-    requires std::is_arithmetic_v<Number>
+  requires std::is_arithmetic_v<Number>
   void Append(Number number) {
     if constexpr (std::same_as<Number, bool>) {
       Append(std::string_view(number ? "true" : "false"));

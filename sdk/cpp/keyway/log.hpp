@@ -29,8 +29,8 @@ class LogField {
   LogField(const char* key, std::string_view value) : key_(key), value_(value) {}
   LogField(const char* key, const char* value) : key_(key), value_(value) {}
   template <typename Number>
-    requires std::is_arithmetic_v<Number>
-  LogField(const char* key, Number value) : key_(key), is_number_(true) {
+  requires std::is_arithmetic_v<Number> LogField(const char* key, Number value)
+      : key_(key), is_number_(true) {
     TextBuffer text(digits_, sizeof digits_);
     text.Append(value);
     digit_count_ = text.size();
@@ -53,8 +53,7 @@ class LogField {
 class Logger {
  public:
   Logger() = default;
-  explicit Logger(const kw_host* host)
-      : host_(host), table_(HostService<kw_log>(host, KW_LOG)) {}
+  explicit Logger(const kw_host* host) : host_(host), table_(HostService<kw_log>(host, KW_LOG)) {}
 
   bool Enabled(uint32_t level) const { return table_ != nullptr && level >= table_->level_min; }
   void Debug(const char* event, std::initializer_list<LogField> fields = {}) const {

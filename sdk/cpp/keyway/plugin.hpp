@@ -23,8 +23,7 @@ inline void Complete(kw_completion* completion, int32_t code, const kw_error* ma
 class Clock {
  public:
   Clock() = default;
-  explicit Clock(const kw_host* host)
-      : host_(host), table_(HostService<kw_clock>(host, KW_CLOCK)) {}
+  explicit Clock(const kw_host* host) : host_(host), table_(HostService<kw_clock>(host, KW_CLOCK)) {}
   uint64_t MonoNs() const { return table_ == nullptr ? 0 : table_->mono_ns(host_); }
   uint64_t WallNs() const { return table_ == nullptr ? 0 : table_->wall_ns(host_); }
 

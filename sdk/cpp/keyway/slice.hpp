@@ -12,8 +12,6 @@ namespace keyway {
 inline kw_slice Slice(std::string_view bytes) {
   return {reinterpret_cast<const uint8_t*>(bytes.data()), bytes.size()};
 }
-inline std::string_view View(kw_slice slice) {
-  return {reinterpret_cast<const char*>(slice.ptr), slice.len};
-}
+inline std::string_view View(kw_slice slice) { return {reinterpret_cast<const char*>(slice.ptr), slice.len}; }
 
 }  // namespace keyway

@@ -102,9 +102,9 @@ typedef struct kw_config_field { /* [static] */
 
 /* One option as configured, or its default. Arrays come as one item an element, in order. */
 typedef struct kw_config_item {
-  const char *key;  /* [call] */
-  kw_slice value;   /* [call] bool: "true"/"false"; numbers: decimal, in the base unit */
-  uint32_t line;    /* of the configuration file, 0 for a default */
+  const char *key; /* [call] */
+  kw_slice value;  /* [call] bool: "true"/"false"; numbers: decimal, in the base unit */
+  uint32_t line;   /* of the configuration file, 0 for a default */
   uint32_t reserved;
 } kw_config_item;
 
@@ -151,8 +151,8 @@ typedef struct kw_descriptor {
   size_t field_count;
   /* [control] Touches no disk, network, thread or host service yet. `items` are [call]; `host` is
    * [inst]. */
-  int32_t (*create)(const kw_host *host, const kw_config_item *items, size_t item_count,
-                    kw_plugin **out, kw_error *error);
+  int32_t (*create)(const kw_host *host, const kw_config_item *items, size_t item_count, kw_plugin **out,
+                    kw_error *error);
 } kw_descriptor;
 
 /* What the one exported function of a library returns. [static] */
@@ -163,12 +163,18 @@ typedef struct kw_entry {
   size_t plugin_count;
 } kw_entry;
 
-/* Defines the entry function. `name` is a C identifier, unique among the plugins of one static link. */
+/* Defines the entry function, in C and in C++. `name` is a C identifier, unique among the plugins
+ * of one static link. */
+#ifdef __cplusplus
+#define KW_EXTERN_C extern "C"
+#else
+#define KW_EXTERN_C
+#endif
 #if defined(KW_STATIC_PLUGINS)
-#define KW_PLUGIN_ENTRY(name) const kw_entry *kw_plugin_entry_##name(void)
+#define KW_PLUGIN_ENTRY(name) KW_EXTERN_C const kw_entry *kw_plugin_entry_##name(void)
 #else
 #define KW_PLUGIN_ENTRY(name) \
-  __attribute__((visibility("default"))) const kw_entry *kw_plugin_entry(void)
+  KW_EXTERN_C __attribute__((visibility("default"))) const kw_entry *kw_plugin_entry(void)
 #endif
 #define KW_PLUGIN_ENTRY_SYMBOL "kw_plugin_entry"
 
@@ -178,11 +184,11 @@ typedef struct kw_entry {
 #define KW_MANIFEST_SECTION ".note.keyway"
 #define KW_MANIFEST_OWNER "Keyway"
 #define KW_MANIFEST_TYPE 1u
-#define KW_PLUGIN_MANIFEST(text)                                            \
+#define KW_PLUGIN_MANIFEST(text)                                                   \
   __attribute__((section(".note.keyway"), used, aligned(4))) static const struct { \
-    uint32_t name_bytes, desc_bytes, type;                                  \
-    char name[8];                                                           \
-    char desc[sizeof(text)];                                                \
+    uint32_t name_bytes, desc_bytes, type;                                         \
+    char name[8];                                                                  \
+    char desc[sizeof(text)];                                                       \
   } kw_plugin_manifest_note = {7u, (uint32_t)sizeof(text), 1u, "Keyway", text}
 
 #ifdef __cplusplus

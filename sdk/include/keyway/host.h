@@ -50,9 +50,8 @@ typedef struct kw_metrics {
   /* [control] A histogram: `bounds` ascending in seconds; returns bound_count + 1 bucket counters
    * (the last is +Inf) followed by one cell with the sum in nanoseconds [inst]. NULL for more than 64
    * bounds. */
-  uint64_t *(*histogram)(const kw_host *host, const char *name, const char *help,
-                         const kw_field *labels, size_t label_count, const double *bounds,
-                         size_t bound_count);
+  uint64_t *(*histogram)(const kw_host *host, const char *name, const char *help, const kw_field *labels,
+                         size_t label_count, const double *bounds, size_t bound_count);
 } kw_metrics;
 
 /* ---- keyway.exposition/1: the metrics text for an API plugin's /metrics ------------------------ */

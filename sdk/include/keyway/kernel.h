@@ -22,6 +22,7 @@ extern "C" {
 
 /* ---- requests --------------------------------------------------------------------------------- */
 
+/* clang-format off */
 enum {                       /* request struct        reply                                        */
   KW_REQ_RANGE = 1,          /* kw_range_request      results[0]                                   */
   KW_REQ_TXN = 2,            /* kw_txn_request        succeeded, one result per op                 */
@@ -40,6 +41,7 @@ enum {                       /* request struct        reply                     
   KW_REQ_HASH_KV = 15,       /* kw_compact_request    hash                                         */
   KW_REQ_MOVE_LEADER = 16    /* kw_member_request     -                                            */
 };
+/* clang-format on */
 
 enum {
   KW_REQ_SERIALIZABLE = 1, /* RANGE, TXN of ranges, MEMBER_LIST: from this member, maybe stale */
@@ -75,8 +77,8 @@ enum {
 };
 typedef struct kw_range {
   kw_slice key, end;
-  int64_t revision; /* 0: the latest */
-  int64_t limit;    /* 0: none */
+  int64_t revision;                                 /* 0: the latest */
+  int64_t limit;                                    /* 0: none */
   int64_t mod_min, mod_max, create_min, create_max; /* 0: off */
   uint8_t sort_target, sort_order; /* KW_SORT_, KW_ORDER_; an unknown one is INVALID_SORT_OPTION */
   uint8_t flags;                   /* KW_RANGE_ */
@@ -100,11 +102,11 @@ enum { KW_OP_RANGE = 1, KW_OP_PUT = 2, KW_OP_DELETE = 3, KW_OP_TXN = 4 /* any ot
 enum { KW_PUT_PREV_KV = 1, KW_PUT_IGNORE_VALUE = 2, KW_PUT_IGNORE_LEASE = 4, KW_DELETE_PREV_KV = 1 };
 typedef struct kw_txn kw_txn;
 typedef struct kw_op {
-  uint32_t kind;   /* KW_OP_ */
-  uint32_t flags;  /* KW_PUT_ or KW_DELETE_ */
-  kw_slice key, end; /* PUT: key. DELETE: the range */
-  kw_slice value;  /* PUT */
-  int64_t lease;   /* PUT; 0: none */
+  uint32_t kind;         /* KW_OP_ */
+  uint32_t flags;        /* KW_PUT_ or KW_DELETE_ */
+  kw_slice key, end;     /* PUT: key. DELETE: the range */
+  kw_slice value;        /* PUT */
+  int64_t lease;         /* PUT; 0: none */
   const kw_range *range; /* RANGE */
   const kw_txn *txn;     /* TXN */
 } kw_op;
@@ -129,17 +131,17 @@ typedef struct kw_compact_request { /* COMPACT and HASH_KV */
 enum { KW_LEASE_WITH_KEYS = 1 };
 typedef struct kw_lease_request {
   kw_request req;
-  int64_t id;    /* GRANT: 0 lets the kernel choose */
-  int64_t ttl_s; /* GRANT */
+  int64_t id;           /* GRANT: 0 lets the kernel choose */
+  int64_t ttl_s;        /* GRANT */
   uint64_t lease_flags; /* TIME_TO_LIVE: KW_LEASE_WITH_KEYS */
 } kw_lease_request;
 
 typedef struct kw_member_request {
   kw_request req;
-  uint64_t id;                  /* all but ADD; MOVE_LEADER: the target */
-  const kw_slice *peer_urls;    /* ADD, UPDATE */
+  uint64_t id;               /* all but ADD; MOVE_LEADER: the target */
+  const kw_slice *peer_urls; /* ADD, UPDATE */
   size_t peer_url_count;
-  uint64_t is_learner;          /* ADD */
+  uint64_t is_learner; /* ADD */
 } kw_member_request;
 
 /* ---- replies ------------------------------------------------------------------------------------ */
@@ -147,9 +149,9 @@ typedef struct kw_member_request {
 enum { KW_RESULT_MORE = 1, KW_RESULT_SUCCEEDED = 2 };
 typedef struct kw_op_result kw_op_result;
 struct kw_op_result {
-  uint32_t kind;  /* KW_OP_ */
-  uint32_t flags; /* KW_RESULT_ */
-  int64_t count;  /* RANGE: keys in the range; DELETE: keys deleted */
+  uint32_t kind;           /* KW_OP_ */
+  uint32_t flags;          /* KW_RESULT_ */
+  int64_t count;           /* RANGE: keys in the range; DELETE: keys deleted */
   const kw_slice *records; /* RANGE: the pairs; PUT, DELETE: the previous ones, if asked for */
   size_t record_count;
   const kw_op_result *nested; /* TXN */
@@ -214,10 +216,10 @@ typedef struct kw_event {
 } kw_event;
 
 enum {
-  KW_WATCH_CREATED = 1,  /* first of a watch; `revision` is the header's */
-  KW_WATCH_EVENTS = 2,   /* whole revisions, in order */
-  KW_WATCH_PROGRESS = 3, /* every event up to `revision` was delivered before */
-  KW_WATCH_CANCELED = 4, /* last of a watch: by watch_close, or for `code` and `detail` */
+  KW_WATCH_CREATED = 1,       /* first of a watch; `revision` is the header's */
+  KW_WATCH_EVENTS = 2,        /* whole revisions, in order */
+  KW_WATCH_PROGRESS = 3,      /* every event up to `revision` was delivered before */
+  KW_WATCH_CANCELED = 4,      /* last of a watch: by watch_close, or for `code` and `detail` */
   KW_WATCH_GROUP_PROGRESS = 5 /* the answer to watch_progress of a group; watch_ctx is its ctx */
 };
 typedef struct kw_watch_batch {
@@ -238,7 +240,7 @@ struct kw_delivery {
   uint64_t cluster_id, member_id, raft_term;
   const kw_watch_batch *batches; /* [release] in order */
   size_t batch_count;
-  kw_delivery *next; /* for the receiver's queue */
+  kw_delivery *next;                      /* for the receiver's queue */
   void (*release)(kw_delivery *delivery); /* [any] */
 };
 
@@ -251,7 +253,7 @@ typedef struct kw_watch_sink {
 
 enum { KW_WATCH_PREV_KV = 1, KW_WATCH_NO_PUT = 2, KW_WATCH_NO_DELETE = 4 };
 typedef struct kw_watch {
-  uint32_t size, flags; /* KW_WATCH_PREV_KV ... */
+  uint32_t size, flags;         /* KW_WATCH_PREV_KV ... */
   kw_slice principal, key, end; /* [call] */
   int64_t start_revision;       /* 0: from the next change on */
   uint64_t credit_bytes;        /* bytes of events that may be on their way; see watch_credit */

@@ -43,8 +43,7 @@ typedef struct kw_log_store {
   uint32_t size, caps;
   /* [control] Once, before any other call. A new store answers {0,0,0} and {1,0,0}. A torn tail that
    * was never acknowledged is dropped; damage anywhere else is DATA_LOSS with file and offset. */
-  int32_t (*recover)(kw_plugin *plugin, kw_hard_state *hard_state, kw_log_bounds *bounds,
-                     kw_error *error);
+  int32_t (*recover)(kw_plugin *plugin, kw_hard_state *hard_state, kw_log_bounds *bounds, kw_error *error);
   /* [log] Drops stored entries with index >= entries[0].index, appends `entries` (consecutive, may be
    * none), stores *hard_state unless NULL, and completes when all of it is durable. Completions fire
    * in submission order. Slices and *hard_state are [done]. After an error the kernel stops. */
@@ -52,14 +51,13 @@ typedef struct kw_log_store {
                     const kw_hard_state *hard_state, kw_completion *completion);
   /* [read] Entries of [begin, end): at least one, then no more than fit `bytes_max` of data.
    * Concurrent with append. OUT_OF_RANGE below first or above the last durable entry. */
-  int32_t (*read)(kw_plugin *plugin, uint64_t begin, uint64_t end, uint64_t bytes_max,
-                  kw_log_batch **out, kw_error *error);
+  int32_t (*read)(kw_plugin *plugin, uint64_t begin, uint64_t end, uint64_t bytes_max, kw_log_batch **out,
+                  kw_error *error);
   /* [log] Entries below `first_kept` may be dropped; the store may keep more. Completes when the new
    * bounds are durable. */
   int32_t (*truncate_prefix)(kw_plugin *plugin, uint64_t first_kept, kw_completion *completion);
   /* [log] Drops every entry; the log is then empty with first = base_index + 1. The hard state stays. */
-  int32_t (*reset)(kw_plugin *plugin, uint64_t base_index, uint64_t base_term,
-                   kw_completion *completion);
+  int32_t (*reset)(kw_plugin *plugin, uint64_t base_index, uint64_t base_term, kw_completion *completion);
   /* Optional. [core], while no [log] call is under way. As append, which it saves a change of threads;
    * where append would wait or fail it changes nothing and returns UNAVAILABLE: append is called then. */
   int32_t (*try_append)(kw_plugin *plugin, const kw_log_entry *entries, size_t entry_count,

@@ -30,8 +30,8 @@ typedef struct kw_sample {
 typedef struct kw_observer {
   uint32_t size, caps;
   /* [any] Writes the text form of the samples. */
-  int32_t (*render)(kw_plugin *plugin, const kw_sample *samples, size_t sample_count,
-                    kw_writer *writer, kw_error *error);
+  int32_t (*render)(kw_plugin *plugin, const kw_sample *samples, size_t sample_count, kw_writer *writer,
+                    kw_error *error);
 } kw_observer;
 
 #define KW_SAMPLES "keyway.samples/1" /* a host service: all metrics of the node */

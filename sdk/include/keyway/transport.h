@@ -56,9 +56,8 @@ typedef struct kw_transport {
   /* [control] Once, after start(): opens the listeners and names this member. `cluster_token` is
    * compared in the handshake; a connection with another token is refused and logged. `urls` [call],
    * `sink` [inst]. UNAVAILABLE names an address that cannot be bound. */
-  int32_t (*listen)(kw_plugin *plugin, uint64_t self_id, const char *cluster_token,
-                    const char *const *urls, size_t url_count, const kw_transport_sink *sink,
-                    kw_error *error);
+  int32_t (*listen)(kw_plugin *plugin, uint64_t self_id, const char *cluster_token, const char *const *urls,
+                    size_t url_count, const kw_transport_sink *sink, kw_error *error);
   /* [core] The whole set of peers to keep connections to; others are closed. `self_id` may change
    * from 0 (not yet known) to the member's id. Slices are [call]. */
   int32_t (*set_peers)(kw_plugin *plugin, uint64_t self_id, const kw_peer *peers, size_t peer_count,

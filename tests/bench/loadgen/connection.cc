@@ -67,8 +67,7 @@ void Connection::Connect() {
   event.events = interest_ = EPOLLIN | EPOLLOUT;
   event.data.ptr = this;
   epoll_ctl(epoll_, EPOLL_CTL_ADD, fd_, &event);
-  if (connect(fd_, reinterpret_cast<sockaddr*>(&address), sizeof address) != 0 &&
-      errno != EINPROGRESS) {
+  if (connect(fd_, reinterpret_cast<sockaddr*>(&address), sizeof address) != 0 && errno != EINPROGRESS) {
     Lose(strerror(errno));
   }
 }
@@ -85,15 +84,14 @@ void Connection::Start(Call* call, std::string_view path) {
   call->message.clear();
   call->start_ns = NowNs();
   const nghttp2_nv headers[] = {
-      Header(":method", "POST"),  Header(":scheme", "http"),
-      Header(":path", path),      Header(":authority", endpoint_),
-      Header("te", "trailers"),   Header("content-type", "application/grpc"),
+      Header(":method", "POST"),       Header(":scheme", "http"), Header(":path", path),
+      Header(":authority", endpoint_), Header("te", "trailers"),  Header("content-type", "application/grpc"),
   };
   nghttp2_data_provider provider;
   provider.source.ptr = call;
   provider.read_callback = &ReadBody;
-  call->stream_id = nghttp2_submit_request(session_, nullptr, headers,
-                                           sizeof headers / sizeof headers[0], &provider, call);
+  call->stream_id =
+      nghttp2_submit_request(session_, nullptr, headers, sizeof headers / sizeof headers[0], &provider, call);
   if (call->stream_id < 0) {
     fprintf(stderr, "submit: %s\n", nghttp2_strerror(call->stream_id));
     exit(2);
@@ -117,8 +115,8 @@ void Connection::Reset(Call* call) {
   nghttp2_submit_rst_stream(session_, NGHTTP2_FLAG_NONE, call->stream_id, NGHTTP2_CANCEL);
 }
 
-ssize_t Connection::ReadBody(nghttp2_session*, int32_t, uint8_t* buffer, size_t size,
-                             uint32_t* flags, nghttp2_data_source* source, void*) {
+ssize_t Connection::ReadBody(nghttp2_session*, int32_t, uint8_t* buffer, size_t size, uint32_t* flags,
+                             nghttp2_data_source* source, void*) {
   Call* const call = static_cast<Call*>(source->ptr);
   const size_t count = std::min(size, call->request.size() - call->sent);
   if (count == 0 && !call->half_close) {
@@ -132,10 +130,8 @@ ssize_t Connection::ReadBody(nghttp2_session*, int32_t, uint8_t* buffer, size_t 
 }
 
 int Connection::OnHeader(nghttp2_session* session, const nghttp2_frame* frame, const uint8_t* name,
-                         size_t name_size, const uint8_t* value, size_t value_size, uint8_t,
-                         void*) {
-  auto* const call =
-      static_cast<Call*>(nghttp2_session_get_stream_user_data(session, frame->hd.stream_id));
+                         size_t name_size, const uint8_t* value, size_t value_size, uint8_t, void*) {
+  auto* const call = static_cast<Call*>(nghttp2_session_get_stream_user_data(session, frame->hd.stream_id));
   if (call == nullptr) return 0;
   const std::string_view key(reinterpret_cast<const char*>(name), name_size);
   const std::string_view text(reinterpret_cast<const char*>(value), value_size);
@@ -145,8 +141,8 @@ int Connection::OnHeader(nghttp2_session* session, const nghttp2_frame* frame, c
   return 0;
 }
 
-int Connection::OnData(nghttp2_session* session, uint8_t, int32_t stream_id, const uint8_t* data,
-                       size_t size, void* user) {
+int Connection::OnData(nghttp2_session* session, uint8_t, int32_t stream_id, const uint8_t* data, size_t size,
+                       void* user) {
   auto* const call = static_cast<Call*>(nghttp2_session_get_stream_user_data(session, stream_id));
   if (call == nullptr) return 0;
   if (call->reply_bytes < call->head.size()) {

@@ -23,11 +23,11 @@ class Connection;
 // One gRPC call: the request as framed bytes, and what came back.
 struct Call {
   // Set by the caller.
-  std::string request;      // gRPC frames to send; Connection::Send appends to it.
-  bool half_close = true;   // END_STREAM after the request; false for a stream that sends more.
-  bool keep_body = false;   // Collect the whole reply in `body` instead of only its head.
-  uint32_t slot = 0;        // The caller's own number for this call.
-  uint64_t key = 0;         // The caller's own note.
+  std::string request;     // gRPC frames to send; Connection::Send appends to it.
+  bool half_close = true;  // END_STREAM after the request; false for a stream that sends more.
+  bool keep_body = false;  // Collect the whole reply in `body` instead of only its head.
+  uint32_t slot = 0;       // The caller's own number for this call.
+  uint64_t key = 0;        // The caller's own note.
   int64_t floor_revision = 0;
 
   // Set by the connection.
@@ -36,13 +36,13 @@ struct Call {
   size_t sent = 0;
   bool deferred = false;
   bool open = false;
-  int grpc_status = -1;     // -1: none came.
+  int grpc_status = -1;  // -1: none came.
   int http_status = 0;
   uint64_t start_ns = 0;
-  size_t reply_bytes = 0;   // With the five bytes of the framing.
+  size_t reply_bytes = 0;  // With the five bytes of the framing.
   std::array<char, 64> head;
   std::string body;
-  std::string message;      // grpc-message.
+  std::string message;  // grpc-message.
 };
 
 class Events {
@@ -63,12 +63,12 @@ class Connection {
   Connection(const Connection&) = delete;
   Connection& operator=(const Connection&) = delete;
 
-  void Connect();                         // Starts a connect; OnConnected or OnLost follows.
+  void Connect();  // Starts a connect; OnConnected or OnLost follows.
   void Start(Call* call, std::string_view path);
   void Send(Call* call, std::string_view message);  // One more message on an open stream.
-  void Reset(Call* call);                 // RST_STREAM with CANCEL; OnClose(lost) follows.
-  void OnReady(uint32_t epoll_events);    // What epoll said.
-  void Flush();                           // Writes all that nghttp2 has to send.
+  void Reset(Call* call);                           // RST_STREAM with CANCEL; OnClose(lost) follows.
+  void OnReady(uint32_t epoll_events);              // What epoll said.
+  void Flush();                                     // Writes all that nghttp2 has to send.
 
   bool connected() const { return connected_; }
   bool idle() const { return fd_ < 0; }
@@ -76,12 +76,12 @@ class Connection {
   const std::string& endpoint() const { return endpoint_; }
 
  private:
-  static int OnHeader(nghttp2_session*, const nghttp2_frame*, const uint8_t*, size_t,
-                      const uint8_t*, size_t, uint8_t, void*);
+  static int OnHeader(nghttp2_session*, const nghttp2_frame*, const uint8_t*, size_t, const uint8_t*, size_t,
+                      uint8_t, void*);
   static int OnData(nghttp2_session*, uint8_t, int32_t, const uint8_t*, size_t, void*);
   static int OnStreamClose(nghttp2_session*, int32_t, uint32_t, void*);
-  static ssize_t ReadBody(nghttp2_session*, int32_t, uint8_t*, size_t, uint32_t*,
-                          nghttp2_data_source*, void*);
+  static ssize_t ReadBody(nghttp2_session*, int32_t, uint8_t*, size_t, uint32_t*, nghttp2_data_source*,
+                          void*);
   void Lose(const std::string& why);
   void Interest(uint32_t events);
 
@@ -94,8 +94,8 @@ class Connection {
   bool in_receive_ = false;
   uint32_t interest_ = 0;
   nghttp2_session* session_ = nullptr;
-  std::vector<Call*> calls_;   // Open calls, for Lose().
-  std::string output_;         // Bytes the socket did not take yet.
+  std::vector<Call*> calls_;  // Open calls, for Lose().
+  std::string output_;        // Bytes the socket did not take yet.
   size_t output_start_ = 0;
 };
 

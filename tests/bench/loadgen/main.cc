@@ -4,7 +4,6 @@
 // One thread, raw HTTP/2 by nghttp2 (a Go or gRPC client would cost more than the servers it is to
 // measure). Every reply's grpc-status, size and revision are checked. The result is JSON on stdout.
 #include <CLI/CLI.hpp>
-
 #include <csignal>
 #include <cstdio>
 
@@ -38,8 +37,7 @@ int main(int argc, char** argv) {
   app.add_flag("--tolerate-errors", options.tolerate_errors, "count errors and go on; reconnect");
   app.add_option("--gap-ms", options.gap_ms, "list times without acknowledgement longer than this");
   app.add_option("--ack-log", options.ack_log, "file for 'key-number revision' of acknowledged puts");
-  app.add_option("--server-pid", options.server_pids, "processes whose CPU time is reported")
-      ->delimiter(',');
+  app.add_option("--server-pid", options.server_pids, "processes whose CPU time is reported")->delimiter(',');
   app.add_option("--list-limit", options.list_limit, "keys that a list call asks for");
   app.add_option("--watchers", options.watchers, "watchers in all");
   app.add_option("--watch-streams", options.watch_streams, "streams (each on its connection)");

@@ -53,8 +53,7 @@ uint64_t CpuMicros(const std::vector<int>& pids) {
     const char* const after_name = strrchr(line, ')');
     unsigned long user = 0, system = 0;
     if (after_name != nullptr &&
-        sscanf(after_name + 1, " %*c %*d %*d %*d %*d %*d %*u %*u %*u %*u %*u %lu %lu", &user,
-               &system) == 2) {
+        sscanf(after_name + 1, " %*c %*d %*d %*d %*d %*d %*u %*u %*u %*u %*u %lu %lu", &user, &system) == 2) {
       ticks += user + system;
     }
   }
@@ -81,11 +80,11 @@ UnaryLoad::UnaryLoad(const Options& options)
     }
   }
   for (uint32_t i = 0; i < options_.connections; ++i) {
-    connections_.push_back(std::make_unique<Connection>(
-        epoll_, options_.endpoints[i % options_.endpoints.size()], i, this));
+    connections_.push_back(
+        std::make_unique<Connection>(epoll_, options_.endpoints[i % options_.endpoints.size()], i, this));
   }
-  const size_t calls = open_loop() ? kOpenCallsMax
-                                   : static_cast<size_t>(options_.connections) * options_.streams;
+  const size_t calls =
+      open_loop() ? kOpenCallsMax : static_cast<size_t>(options_.connections) * options_.streams;
   for (size_t i = 0; i < calls; ++i) {
     calls_.push_back(std::make_unique<Call>());
     calls_.back()->slot = static_cast<uint32_t>(i);
@@ -213,8 +212,7 @@ void UnaryLoad::Acknowledged(Call* call, uint64_t now) {
   revision_max_ = std::max(revision_max_, revision);
   if (ack_log_ != nullptr) fprintf(ack_log_, "%" PRIu64 " %" PRId64 "\n", call->key, revision);
   ++acknowledged_total_;
-  if (last_ack_ns_ != 0 && now - last_ack_ns_ > options_.gap_ms * 1'000'000ull &&
-      gaps_.size() < kGapsMax) {
+  if (last_ack_ns_ != 0 && now - last_ack_ns_ > options_.gap_ms * 1'000'000ull && gaps_.size() < kGapsMax) {
     gaps_.push_back({now, now - last_ack_ns_});
   }
   last_ack_ns_ = now;
@@ -335,21 +333,19 @@ int UnaryLoad::Report(uint64_t end_ns) {
          options_.mode.c_str(), options_.connections, options_.streams, seconds);
   printf(" \"operations\": %" PRIu64 ", \"operations_total\": %" PRIu64
          ", \"operations_per_second\": %.1f, \"errors\": %" PRIu64 ", \"dropped\": %" PRIu64 ",\n",
-         acknowledged_, acknowledged_total_, static_cast<double>(acknowledged_) / seconds, errors_,
-         dropped_);
-  printf(" \"latency_us\": {\"mean\": %.1f, \"p50\": %.1f, \"p90\": %.1f, \"p99\": %.1f, "
-         "\"max\": %.1f},\n",
-         latency_ns_.mean() / 1e3, static_cast<double>(latency_ns_.Quantile(0.5)) / 1e3,
-         static_cast<double>(latency_ns_.Quantile(0.9)) / 1e3,
-         static_cast<double>(latency_ns_.Quantile(0.99)) / 1e3,
-         static_cast<double>(latency_ns_.max()) / 1e3);
-  printf(" \"server_cpu_us_per_operation\": %.2f, \"own_cpu_us_per_operation\": %.2f, "
-         "\"reply_bytes_mean\": %.1f,\n",
-         server_cpu / operations, own_cpu / operations,
-         static_cast<double>(reply_bytes_) / operations);
-  printf(" \"revision_first\": %" PRId64 ", \"revision_max\": %" PRId64
-         ", \"revision_regressions\": %" PRIu64 ", \"next_key\": %" PRIu64
-         ", \"lost_connections\": %" PRIu64 ",\n \"gaps_ms\": [",
+         acknowledged_, acknowledged_total_, static_cast<double>(acknowledged_) / seconds, errors_, dropped_);
+  printf(
+      " \"latency_us\": {\"mean\": %.1f, \"p50\": %.1f, \"p90\": %.1f, \"p99\": %.1f, "
+      "\"max\": %.1f},\n",
+      latency_ns_.mean() / 1e3, static_cast<double>(latency_ns_.Quantile(0.5)) / 1e3,
+      static_cast<double>(latency_ns_.Quantile(0.9)) / 1e3,
+      static_cast<double>(latency_ns_.Quantile(0.99)) / 1e3, static_cast<double>(latency_ns_.max()) / 1e3);
+  printf(
+      " \"server_cpu_us_per_operation\": %.2f, \"own_cpu_us_per_operation\": %.2f, "
+      "\"reply_bytes_mean\": %.1f,\n",
+      server_cpu / operations, own_cpu / operations, static_cast<double>(reply_bytes_) / operations);
+  printf(" \"revision_first\": %" PRId64 ", \"revision_max\": %" PRId64 ", \"revision_regressions\": %" PRIu64
+         ", \"next_key\": %" PRIu64 ", \"lost_connections\": %" PRIu64 ",\n \"gaps_ms\": [",
          revision_first_, revision_max_, revision_regressions_, next_key_, lost_connections_);
   for (size_t i = 0; i < gaps_.size(); ++i) {
     printf("%s{\"end\": %.1f, \"length\": %.1f}", i == 0 ? "" : ", ",

@@ -61,8 +61,8 @@ class UnaryLoad : public Events {
   std::string path_;
   std::vector<std::unique_ptr<Connection>> connections_;
   std::vector<std::unique_ptr<Call>> calls_;
-  std::vector<Call*> free_calls_;                 // Open loop only.
-  std::multimap<uint64_t, Call*> retry_calls_;    // Closed loop, after an error.
+  std::vector<Call*> free_calls_;               // Open loop only.
+  std::multimap<uint64_t, Call*> retry_calls_;  // Closed loop, after an error.
   std::multimap<uint64_t, Connection*> retry_connections_;
   std::deque<Pending> deadlines_;
   std::mt19937_64 random_{1};
@@ -79,10 +79,10 @@ class UnaryLoad : public Events {
   bool failed_ = false;
 
   Histogram latency_ns_;
-  uint64_t acknowledged_ = 0;       // In the window.
+  uint64_t acknowledged_ = 0;  // In the window.
   uint64_t acknowledged_total_ = 0;
   uint64_t errors_ = 0;
-  uint64_t dropped_ = 0;            // Open loop: due, but no connection or no free call.
+  uint64_t dropped_ = 0;  // Open loop: due, but no connection or no free call.
   uint64_t reply_bytes_ = 0;
   uint64_t revision_regressions_ = 0;
   uint64_t lost_connections_ = 0;

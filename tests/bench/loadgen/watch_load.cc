@@ -27,8 +27,8 @@ WatchLoad::WatchLoad(const Options& options)
       delivered_by_stream_(options.watch_streams),
       delivered_by_watcher_(options.watch_streams) {
   for (uint32_t i = 0; i < options_.watch_streams; ++i) {
-    watch_connections_.push_back(std::make_unique<Connection>(
-        epoll_, options_.endpoints[i % options_.endpoints.size()], i, this));
+    watch_connections_.push_back(
+        std::make_unique<Connection>(epoll_, options_.endpoints[i % options_.endpoints.size()], i, this));
     watch_calls_.push_back(std::make_unique<Call>());
     watch_calls_.back()->slot = i;
     watch_calls_.back()->half_close = false;
@@ -183,8 +183,7 @@ int WatchLoad::Run() {
       if (now - begin > kCreateLimitNs) Fail("the watchers were not created in 30 s");
       continue;
     }
-    while (options_.rate > 0 && next_due_ns_ <= now && issued_ < options_.count &&
-           !free_puts_.empty()) {
+    while (options_.rate > 0 && next_due_ns_ <= now && issued_ < options_.count && !free_puts_.empty()) {
       Call* const call = free_puts_.back();
       free_puts_.pop_back();
       IssuePut(call);
@@ -222,8 +221,8 @@ int WatchLoad::Report(uint64_t end_ns) {
   printf(" \"lag_us\": {\"mean\": %.1f, \"p50\": %.1f, \"p99\": %.1f, \"max\": %.1f},\n",
          lag_ns_.mean() / 1e3, static_cast<double>(lag_ns_.Quantile(0.5)) / 1e3,
          static_cast<double>(lag_ns_.Quantile(0.99)) / 1e3, static_cast<double>(lag_ns_.max()) / 1e3);
-  printf(" \"put_us\": {\"mean\": %.1f, \"p99\": %.1f}, \"failure\": \"%s\"}\n",
-         put_ns_.mean() / 1e3, static_cast<double>(put_ns_.Quantile(0.99)) / 1e3, failure_.c_str());
+  printf(" \"put_us\": {\"mean\": %.1f, \"p99\": %.1f}, \"failure\": \"%s\"}\n", put_ns_.mean() / 1e3,
+         static_cast<double>(put_ns_.Quantile(0.99)) / 1e3, failure_.c_str());
   return failed_ ? 1 : 0;
 }
 
