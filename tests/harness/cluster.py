@@ -194,6 +194,16 @@ class EtcdNode(Node):
 
 
 class KeywayNode(Node):
+    """The variant comes from the cluster's options, else from the environment: `storage` is lmdb,
+    rocksdb or mixed (KEYWAY_STORAGE), `transport` tcp or grpc (KEYWAY_TRANSPORT)."""
+
+    def __init__(self, cluster, name):
+        super().__init__(cluster, name)
+        self.storage = cluster.option("storage", "lmdb")
+        if self.storage == "mixed":  # The first member on one engine, the others on the other.
+            self.storage = "rocksdb" if cluster.nodes else "lmdb"
+        self.transport = cluster.option("transport", "tcp")
+
     @property
     def config_path(self):
         return self.directory / "keyway.toml"
@@ -220,14 +230,14 @@ class KeywayNode(Node):
             'election_timeout = "1000ms"',
             "",
             "[storage]",
-            'plugin = "storage-lmdb"',
+            f'plugin = "storage-{self.storage}"',
             "",
             "[log]",
             'plugin = "log-segmented"',
             *self.cluster.options.get("log_options", []),
             "",
             "[transport]",
-            'plugin = "transport-tcp"',
+            f'plugin = "transport-{self.transport}"',
             f'listen_urls = ["{self.peer_url}"]',
             "",
             "[[api]]",
@@ -263,6 +273,9 @@ class Cluster:
         self.nodes = {}
         for index in range(size):
             self.new_node("abcdefghij"[index])
+
+    def option(self, name, default):
+        return self.options.get(name) or os.environ.get(f"KEYWAY_{name.upper()}") or default
 
     def __enter__(self):
         return self
