@@ -30,6 +30,10 @@ constexpr kw_config_field kLimitsFields[] = {
 constexpr kw_config_field kCacheFields[] = {
     {"bytes", "bytes(1MiB..1TiB)", "64MiB", "memory for records that were read or written"},
 };
+constexpr kw_config_field kCheckFields[] = {
+    {"digest_interval", "duration(0..86400000)", "60s",
+     "between two comparisons of the members' state, each with a full read of the store; 0s: none"},
+};
 constexpr kw_config_field kTransportFields[] = {
     {"listen_urls", "strings", "[]", "where peers connect; empty: this node's URLs in the members"},
 };
@@ -42,7 +46,8 @@ constexpr KernelSchema kKernelSchemas[] = {{"node", kNodeFields},
                                            {"cluster", kClusterFields},
                                            {"raft", kRaftFields},
                                            {"limits", kLimitsFields},
-                                           {"cache", kCacheFields}};
+                                           {"cache", kCacheFields},
+                                           {"check", kCheckFields}};
 
 // In starting order.
 struct PluginKind {
@@ -186,6 +191,7 @@ class Checker {
     config_.txn_ops_max = number("limits", "txn_ops_max");
     config_.quota_bytes = number("limits", "quota_bytes");
     config_.cache_bytes = number("cache", "bytes");
+    config_.digest_interval_ms = number("check", "digest_interval");
   }
 
   void CheckPluginSections() {

@@ -8,6 +8,7 @@
 //   [raft]             heartbeat_interval, election_timeout, log_entries_kept
 //   [limits]           request_bytes_max, txn_ops_max, quota_bytes
 //   [cache]            bytes
+//   [check]            digest_interval
 //   [storage] [log] [transport] [auth] [[metrics]] [[api]]
 //                      plugin = "NAME" or "/absolute/path.so"; all other keys are the plugin's,
 //                      but for listen_urls of [transport]
@@ -55,6 +56,7 @@ struct Config {
   uint64_t txn_ops_max = 0;
   uint64_t quota_bytes = 0;  // 0: no quota.
   uint64_t cache_bytes = 0;
+  uint64_t digest_interval_ms = 0;  // 0: no digests.
 
   // In starting order: auth, storage, log, transport, metrics..., api...
   std::vector<PluginSection> plugins;

@@ -222,6 +222,8 @@ void Core::Tick() {
     ExpireLeases();
     PublishSelf();
     TryHashes();
+    ProposeMark();
+    FinishMarks();
     if (std::erase_if(farewells_, [&](const auto& item) { return item.second.until_ms <= now_ms(); }) != 0) {
       UpdatePeers();
     }

@@ -14,6 +14,7 @@
 //   core_peers.cc     frames, hello, membership of the transport
 //   core_snapshot.cc  sending and installing snapshots
 //   core_store.cc     engine writes, log truncation, compaction, hash
+//   core_digest.cc    the state digest: scrub of the engine, comparison between members
 //   core_recover.cc   start
 #pragma once
 
@@ -38,6 +39,7 @@
 #include "kernel/core/log_writer.h"
 #include "kernel/core/peer_wire.h"
 #include "kernel/core/proposal.h"
+#include "kernel/core/state_digest.h"
 #include "kernel/core/store_batch.h"
 #include "kernel/core/store_format.h"
 #include "kernel/lease/lease_table.h"
@@ -58,6 +60,9 @@ bool RestoreMembers(std::string_view bytes, Membership* membership);
 // `error` set if the engine fails.
 bool ScanTable(const CoreDeps& deps, uint32_t table, std::string* error,
                const std::function<bool(std::string_view key, std::string_view value)>& visit);
+// The same within a view.
+bool ScanView(const CoreDeps& deps, kw_kv_view* view, uint32_t table, std::string* error,
+              const std::function<bool(std::string_view key, std::string_view value)>& visit);
 
 class Core {
  public:
@@ -95,7 +100,10 @@ class Core {
   const std::string& failure() const { return failure_; }
   uint64_t member_id() const { return identity_.member_id; }
 
-  // For tests and the simulator.
+  // For tests and the simulator. The digest is that of the applied index only when compactions are
+  // done: they run in the background, at a pace of their own on each member.
+  uint64_t digest() const { return DigestOf(membership_); }
+  bool digest_is_final() const { return IsCompacted(); }
   const raft::Raft* raft() const { return raft_.get(); }
   const mvcc::Mvcc& mvcc() const { return *mvcc_; }
   const Membership& membership() const { return membership_; }
@@ -188,7 +196,7 @@ class Core {
   bool Prefetch(std::vector<mvcc::Revision> missing);  // False: wait.
   kw_request* TakePending(const Proposal& proposal, PendingProposal* taken);
   void SaveMember(uint64_t id);
-  void SaveLease(int64_t id, int64_t ttl_s);  // ttl 0: gone.
+  void SaveLease(int64_t id, int64_t ttl_s, bool exists);
   bool PrefetchLease(int64_t lease, bool want_prev);
   bool RevokeLease(int64_t lease, bool want_prev);
 
@@ -229,11 +237,24 @@ class Core {
   void RunHash(kw_request* request);
   void TryHashes();
   Applied CurrentApplied() const;
+  bool IsCompacted() const { return !mvcc_->compacting() && held_deletes_.empty(); }
+
+  // ---- core_digest.cc ----
+  uint64_t DigestOf(const Membership& membership) const;
+  void ProposeMark();
+  void TakeDigest(uint64_t index);
+  void FinishMarks();
+  void OnDigestReport(uint64_t from, Reader* reader);
+  void CountReport(uint64_t from, uint64_t mark, uint64_t digest);
+  void ApplyVerdict(const DigestVerdict& verdict);
+  void Fence(std::string reason);
+  void StartScrub();
 
   // ---- core_recover.cc ----
   bool ReadEngine(std::string* error, std::optional<Identity>* identity, std::optional<Applied>* applied,
                   bool* installing);
   bool RestoreFromEngine(std::string* error);
+  // Takes an item of the engine or of a snapshot into the state in memory, and into the digest.
   bool RestoreItem(uint32_t table, std::string_view key, std::string_view value, Membership* membership);
   bool ReadLog(const kw_log_bounds& bounds, std::vector<raft::Entry>* entries, std::string* error);
   bool WriteIdentity(std::string* error);
@@ -315,6 +336,29 @@ class Core {
   std::deque<std::pair<uint64_t, std::vector<mvcc::Revision>>> held_deletes_;  // (read ticket, what)
   std::vector<kw_request*> physical_compactions_;
   std::vector<kw_request*> hashes_;
+
+  // The state digest. A mark is an entry at which all members take theirs.
+  struct Mark {
+    uint64_t index = 0;
+    uint64_t digest = 0;                   // At the mark, with what a compaction had still to remove then.
+    uint64_t compactions = 0;              // Applied at the mark: one that comes later voids it.
+    uint64_t removed = 0;                  // Of removed_digest_, at the mark.
+    bool is_final = false;                 // `digest` is what every member must have at the mark.
+    std::optional<DigestVerdict> verdict;  // Came before that.
+  };
+  StateDigest digest_;          // Of what the engine holds once unwritten_ is written, but the members.
+  StateDigest removed_digest_;  // Minus all that compactions have ever removed.
+  uint64_t compactions_applied_ = 0;
+  std::deque<Mark> marks_;  // The last kMarksMax.
+  struct Round {            // Of the leader: the reports of its last mark.
+    uint64_t mark = 0;
+    std::map<uint64_t, uint64_t> digests;  // By member.
+    bool is_judged = false;
+  };
+  Round round_;
+  uint64_t mark_proposed_ms_ = 0;
+  bool scrubbing_ = false;
+  uint64_t scrub_not_before_ms_ = 0;
 
   // Snapshots.
   std::map<uint64_t, std::unique_ptr<SnapshotSender>> senders_;  // By peer.

@@ -114,6 +114,7 @@ bool Core::ApplyProposal(const raft::Entry& entry, const Proposal& proposal) {
       outcome = mvcc_->ApplyCompact(proposal.revision);
       if (outcome.ok()) {
         compacted_saved_ = false;
+        ++compactions_applied_;
         hub_->OnCompacted(mvcc_->compact_revision());
       }
       if (request == nullptr) return true;
@@ -129,7 +130,7 @@ bool Core::ApplyProposal(const raft::Entry& entry, const Proposal& proposal) {
     case ProposalKind::kLeaseGrant: {
       kw_request* request = TakePending(proposal, &taken);
       outcome = leases_.Grant(proposal.lease, proposal.ttl_s, static_cast<int64_t>(now_ms()));
-      if (outcome.ok()) SaveLease(proposal.lease, proposal.ttl_s);
+      if (outcome.ok()) SaveLease(proposal.lease, proposal.ttl_s, true);
       if (request == nullptr) return true;
       if (!outcome.ok()) {
         Fail(request, outcome);
@@ -196,6 +197,12 @@ bool Core::ApplyProposal(const raft::Entry& entry, const Proposal& proposal) {
       Finish(request, std::move(reply));
       return true;
     }
+    case ProposalKind::kDigestMark:
+      TakeDigest(entry.index);
+      return true;
+    case ProposalKind::kDigestVerdict:
+      ApplyVerdict(proposal.verdict);
+      return !failed_;
     case ProposalKind::kBootstrap: {
       if (!RestoreMembers(proposal.member_change, &membership_)) {
         Fatal("the first entry of the log, the initial members, cannot be decoded");
@@ -211,13 +218,18 @@ bool Core::ApplyProposal(const raft::Entry& entry, const Proposal& proposal) {
 
 // ---- leases and members into the engine -----------------------------------------------------------
 
-void Core::SaveLease(int64_t id, int64_t ttl_s) {
+void Core::SaveLease(int64_t id, int64_t ttl_s, bool exists) {
   char key[8];
   WriteBigEndian64(key, static_cast<uint64_t>(id));
-  if (ttl_s == 0) return unwritten_->Delete(kTableLeases, {key, 8});
   std::string value;
   PutVarint(&value, static_cast<uint64_t>(ttl_s));
-  unwritten_->Put(kTableLeases, {key, 8}, SharedBytes::Copy(value));
+  if (exists) {
+    digest_.Add(kTableLeases, {key, 8}, value);
+    unwritten_->Put(kTableLeases, {key, 8}, SharedBytes::Copy(value));
+  } else {
+    digest_.Remove(kTableLeases, {key, 8}, value);
+    unwritten_->Delete(kTableLeases, {key, 8});
+  }
 }
 
 bool Core::PrefetchLease(int64_t lease, bool want_prev) {
@@ -229,12 +241,13 @@ bool Core::PrefetchLease(int64_t lease, bool want_prev) {
 
 bool Core::RevokeLease(int64_t lease, bool want_prev) {
   if (!leases_.Exists(lease)) return false;
+  const int64_t ttl_s = leases_.GrantedTtl(lease);
   const std::vector<SharedBytes> held = leases_.Revoke(lease);
   std::vector<std::string_view> keys;
   keys.reserve(held.size());
   for (const SharedBytes& key : held) keys.push_back(key.view());
   mvcc_->ApplyDelete(keys, want_prev);
-  SaveLease(lease, 0);
+  SaveLease(lease, ttl_s, false);
   return true;
 }
 

@@ -28,8 +28,10 @@ struct CoreConfig {
   size_t request_bytes_max = 1536u << 10;
   size_t txn_ops_max = 128;
   size_t cache_bytes = 64u << 20;
-  uint64_t quota_bytes = 2ull << 30;  // Reported; 0: none.
-  uint64_t log_entries_kept = 5000;   // For followers that lag, beyond what the engine has.
+  uint64_t quota_bytes = 2ull << 30;     // Reported; 0: none.
+  uint64_t log_entries_kept = 5000;      // For followers that lag, beyond what the engine has.
+  uint64_t digest_interval_ms = 60'000;  // Between two comparisons of the members' state; 0: none.
+  std::string store_name = "the store";  // Id of its plugin, for messages.
   uint64_t random_seed = 1;
 };
 

@@ -63,8 +63,7 @@ void Core::SendRaft(const raft::Message& message) {
   SendFrame(message.to, bulk ? KW_LANE_BULK : KW_LANE_CONTROL, frame);
 }
 
-// ---- who the peers are
-// ------------------------------------------------------------------------------
+// ---- who the peers are -----------------------------------------------------------------------------
 
 // Tells the transport whom to connect to: the members as we know them, and those that a peer named
 // and we have not applied yet.
@@ -196,13 +195,14 @@ void Core::OnFrame(uint64_t peer, std::string_view bytes) {
       return OnSnapshotChunk(header, &reader);
     case FrameKind::kSnapshotAck:
       return OnSnapshotAck(header, &reader);
+    case FrameKind::kDigestReport:
+      return OnDigestReport(header.from, &reader);
     case FrameKind::kRefused:
       return;
   }
 }
 
-// ---- hello and joining
-// ------------------------------------------------------------------------------
+// ---- hello and joining -----------------------------------------------------------------------------
 
 void Core::OnHello(const FrameHeader& header, Reader* reader) {
   const uint64_t our_incarnation = reader->Fixed64();
@@ -253,7 +253,7 @@ void Core::Adopt(const FrameHeader& header, const std::vector<Member>& members) 
         },
         [this, error] {
           if (!error->empty()) {
-            return Fatal("the store cannot be written: " + *error);
+            return Fatal(config_.store_name + " cannot be written: " + *error);
           }
           joining_ = false;
           Log(deps_.logger, KW_LOG_INFO, "joined_cluster",
@@ -267,8 +267,7 @@ void Core::Adopt(const FrameHeader& header, const std::vector<Member>& members) 
       {{"from", HexId(header.from)}, {"our_peer_urls", Joined(self_peer_urls_)}});
 }
 
-// ---- proposals of other members
-// --------------------------------------------------------------------
+// ---- proposals of other members --------------------------------------------------------------------
 
 void Core::OnPropose(const FrameHeader& header, Reader* reader) {
   const uint64_t term = reader->Fixed64();

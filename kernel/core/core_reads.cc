@@ -18,7 +18,12 @@ const T& As(const kw_request* request) {
   return *reinterpret_cast<const T*>(request);
 }
 
-// The records of `revisions`, in order; one without a value if absent. [read]
+std::string Changed(mvcc::Revision revision) {
+  return "the record of revision " + std::to_string(revision.main) + "." + std::to_string(revision.sub) +
+         " is not what was written";
+}
+
+// The records of `revisions`, which come from the index, in order; one without a value if absent. [read]
 std::vector<SharedBytes> GetRecords(const CoreDeps& deps, const std::vector<mvcc::Revision>& revisions,
                                     std::string* error) {
   std::vector<SharedBytes> records(revisions.size());
@@ -45,7 +50,12 @@ std::vector<SharedBytes> GetRecords(const CoreDeps& deps, const std::vector<mvcc
       break;
     }
     for (size_t i = 0; i < count; ++i) {
-      if (values[i].ptr != nullptr) records[at + i] = SharedBytes::Copy(ToView(values[i]));
+      if (values[i].ptr == nullptr) continue;
+      records[at + i] = SharedBytes::Copy(ToView(values[i]));
+      if (mvcc::RecordChecksum(records[at + i].view()) != revisions[at + i].crc32c) {
+        *error = Changed(revisions[at + i]);
+        break;
+      }
     }
   }
   deps.store->view_close(deps.store_plugin, view);
@@ -383,7 +393,7 @@ void Core::ReadRecords(std::vector<mvcc::Revision> revisions,
       Lane::kRead, [this, work] { work->records = GetRecords(deps_, work->revisions, &work->error); },
       [this, work, ticket, done = std::move(done)] {
         EndEngineRead(ticket);
-        if (!work->error.empty()) Fatal("the store cannot be read: " + work->error);
+        if (!work->error.empty()) Fatal(config_.store_name + " cannot be read: " + work->error);
         done(std::move(work->records));
       });
 }
@@ -409,8 +419,13 @@ void Core::StartWatchReads() {
   auto finish = [this, history, ticket, epoch = install_epoch_] {
     watch_read_active_ = false;
     EndEngineRead(ticket);
-    if (!history->error.empty()) return Fatal("the store cannot be read: " + history->error);
-    if (!failed_ && epoch == install_epoch_) hub_->OnHistory(std::move(history->changes), history->reached);
+    if (!history->error.empty()) return Fatal(config_.store_name + " cannot be read: " + history->error);
+    if (failed_ || epoch != install_epoch_) return;
+    for (const mvcc::Change& change : history->changes) {
+      if (mvcc_->IsIntact(change.revision, change.record.view())) continue;
+      return Fatal(config_.store_name + " cannot be read: " + Changed(change.revision));
+    }
+    hub_->OnHistory(std::move(history->changes), history->reached);
   };
   OnLane(Lane::kRead, std::move(run), std::move(finish));
 }

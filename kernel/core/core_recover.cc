@@ -26,6 +26,7 @@ constexpr const char* kReplaceHint =
 bool Core::ReadEngine(std::string* error, std::optional<Identity>* identity, std::optional<Applied>* applied,
                       bool* installing) {
   bool sound = true;
+  std::string fenced;
   bool scanned = ScanTable(deps_, kTableMeta, error, [&](std::string_view key, std::string_view value) {
     if (key == kMetaIdentity) {
       *identity = DecodeIdentity(value);
@@ -35,12 +36,15 @@ bool Core::ReadEngine(std::string* error, std::optional<Identity>* identity, std
       sound = sound && applied->has_value();
     } else if (key == kMetaInstalling) {
       *installing = true;
+    } else if (key == kMetaFenced) {
+      fenced = value;
     }
     return true;
   });
   if (!scanned) return false;
   if (!sound) *error = "the store's meta table cannot be decoded: it is of another version, or corrupt";
-  return sound;
+  if (!fenced.empty()) *error = "this member has fenced itself: " + fenced + kReplaceHint;
+  return sound && fenced.empty();
 }
 
 bool Core::RestoreItem(uint32_t table, std::string_view key, std::string_view value, Membership* membership) {
@@ -50,6 +54,7 @@ bool Core::RestoreItem(uint32_t table, std::string_view key, std::string_view va
       const uint64_t ttl_s = reader.Varint();
       if (key.size() != 8 || !reader.ok()) return false;
       leases_.Restore(static_cast<int64_t>(ReadBigEndian64(key.data())), static_cast<int64_t>(ttl_s));
+      digest_.Add(kTableLeases, key, value);
       return true;
     }
     case kTableMembers:
@@ -59,7 +64,7 @@ bool Core::RestoreItem(uint32_t table, std::string_view key, std::string_view va
     case kTableRevisions: {
       mvcc::RecordFields fields;
       if (key.size() != mvcc::kRevisionKeyBytes || !mvcc::DecodeRecord(value, &fields)) return false;
-      mvcc_->RestoreRecord(mvcc::DecodeRevisionKey(key), value);
+      digest_.Add(mvcc_->RestoreRecord(mvcc::DecodeRevisionKey(key), value));
       return true;
     }
     default:
@@ -232,6 +237,12 @@ bool Core::Recover(std::string* error) {
   const Applied at = installing ? Applied{} : applied.value_or(Applied{});
   if (!installing) {
     if (!RestoreFromEngine(error)) return false;
+    if (applied.has_value() && DigestOf(membership_) != at.digest) {
+      *error = config_.store_name + " does not hold what was applied up to index " +
+               std::to_string(at.index) + ": the digest of its contents is " + HexId(DigestOf(membership_)) +
+               ", it should be " + HexId(at.digest) + kReplaceHint;
+      return false;
+    }
     mvcc_->FinishRestore(at.revision, at.compact_revision, at.compacted);
     mvcc_->OnStored(at.revision);
   } else {

@@ -130,6 +130,8 @@ void Core::BeginInstall(uint64_t from, const Applied& applied) {
   for (kw_request* request : std::exchange(physical_compactions_, {})) Finish(request, NewReply());
   mvcc_->Clear();
   leases_.Clear();
+  digest_.Clear();
+  marks_.clear();
   entry_bytes_.clear();
   entry_bytes_total_ = 0;
   unwritten_ = std::make_unique<StoreBatch>();
@@ -177,6 +179,14 @@ void Core::OnSnapshotChunk(const FrameHeader& header, Reader* reader) {
     }
     batch->Put(table, key, SharedBytes::Copy(value));
   }
+  if (last && DigestOf(install_->membership) != applied->digest) {
+    Log(deps_.logger, KW_LOG_ERROR, "snapshot_digest_differs",
+        {{"from", HexId(header.from)},
+         {"index", applied->index},
+         {"digest", HexId(DigestOf(install_->membership))},
+         {"expected", HexId(applied->digest)}});
+    return AbandonInstall();
+  }
   if (last) {
     batch->Put(kTableMeta, kMetaApplied, SharedBytes::Copy(EncodeApplied(*applied)));
     batch->Delete(kTableMeta, kMetaInstalling);
@@ -193,7 +203,7 @@ void Core::OnSnapshotChunk(const FrameHeader& header, Reader* reader) {
       },
       [this, result, chunk, last, epoch = install_epoch_, from = header.from, index = applied->index] {
         if (result->code != KW_OK) {
-          return Fatal("the store cannot be written: " + result->error);
+          return Fatal(config_.store_name + " cannot be written: " + result->error);
         }
         if (failed_ || !install_.has_value() || epoch != install_epoch_) return;
         if (last) return FinishInstall();

@@ -22,7 +22,10 @@ constexpr uint64_t kTruncateSlack = 256;       // Entries; not worth a call belo
 void Core::CollectChanges() {
   std::vector<mvcc::Change> changes = mvcc_->TakeChanges();
   if (changes.empty()) return;
-  for (const mvcc::Change& change : changes) unwritten_->PutRecord(change.revision, change.record);
+  for (const mvcc::Change& change : changes) {
+    digest_.Add(change.revision);
+    unwritten_->PutRecord(change.revision, change.record);
+  }
   hub_->Publish(changes);
 }
 
@@ -32,8 +35,9 @@ Applied Core::CurrentApplied() const {
   applied.term = applied_term_;
   applied.revision = mvcc_->revision();
   applied.compact_revision = mvcc_->compact_revision();
-  applied.compacted = !mvcc_->compacting() && held_deletes_.empty();
+  applied.compacted = IsCompacted();
   applied.cluster_id = identity_.cluster_id;
+  applied.digest = DigestOf(membership_);
   return applied;
 }
 
@@ -43,8 +47,8 @@ void Core::MaybeWriteStore(bool now) {
   if (store_busy_ || failed_ || apply_position_ != 0 || needs_snapshot_) return;
   // A leader may commit by the others' copies: the engine never gets ahead of our own log.
   if (raft_->durable_index() < raft_->applied_index()) return;
-  const bool dirty = !unwritten_->empty() || raft_->applied_index() > stored_index_ ||
-                     (!compacted_saved_ && CurrentApplied().compacted);
+  const bool dirty =
+      !unwritten_->empty() || raft_->applied_index() > stored_index_ || (!compacted_saved_ && IsCompacted());
   if (!dirty) return;
   if (unwritten_since_ms_ == 0) unwritten_since_ms_ = std::max<uint64_t>(1, now_ms());
   const bool waited = now_ms() >= unwritten_since_ms_ + kWriteAfterMs;
@@ -72,7 +76,7 @@ void Core::MaybeWriteStore(bool now) {
         store_busy_ = false;
         writing_bytes_ = 0;
         if (result->code != KW_OK) {
-          return Fatal("the store cannot be written: " + result->error);
+          return Fatal(config_.store_name + " cannot be written: " + result->error);
         }
         if (epoch == install_epoch_) OnStoreWritten(applied);
       });
@@ -93,6 +97,7 @@ void Core::OnStoreWritten(const Applied& applied) {
   }
   MaybeTruncateLog();
   TryHashes();
+  FinishMarks();
 }
 
 // ---- log truncation --------------------------------------------------------------------------------
@@ -140,7 +145,11 @@ void Core::StepCompaction() {
 void Core::ReleaseDeletes() {
   const uint64_t oldest = engine_reads_.empty() ? UINT64_MAX : *engine_reads_.begin();
   while (!held_deletes_.empty() && held_deletes_.front().first <= oldest) {
-    for (mvcc::Revision revision : held_deletes_.front().second) unwritten_->DeleteRecord(revision);
+    for (mvcc::Revision revision : held_deletes_.front().second) {
+      digest_.Remove(revision);
+      removed_digest_.Remove(revision);
+      unwritten_->DeleteRecord(revision);
+    }
     held_deletes_.pop_front();
   }
 }
@@ -194,7 +203,7 @@ void Core::TryHashes() {
          compact_revision = mvcc_->compact_revision()] {
           EndEngineRead(ticket);
           if (!work->error.empty()) {
-            Fatal("the store cannot be read: " + work->error);
+            Fatal(config_.store_name + " cannot be read: " + work->error);
             return Fail(request, Failure(KW_DETAIL_CORRUPT));
           }
           if (failed_ || epoch != install_epoch_) {  // Over what a snapshot has replaced.
@@ -221,6 +230,15 @@ bool ScanTable(const CoreDeps& deps, uint32_t table, std::string* error,
     *error = failure.text;
     return false;
   }
+  const bool scanned = ScanView(deps, view, table, error, visit);
+  deps.store->view_close(deps.store_plugin, view);
+  return scanned;
+}
+
+bool ScanView(const CoreDeps& deps, kw_kv_view* view, uint32_t table, std::string* error,
+              const std::function<bool(std::string_view, std::string_view)>& visit) {
+  kw_error failure{};
+  failure.size = sizeof failure;
   kw_kv_cursor* cursor = nullptr;
   bool going = deps.store->cursor_open(deps.store_plugin, view, table, ToSlice({"\0", 1}), kw_slice{}, 0,
                                        &cursor, &failure) == KW_OK;
@@ -239,7 +257,6 @@ bool ScanTable(const CoreDeps& deps, uint32_t table, std::string* error,
     if (count < kPairs) break;
   }
   if (cursor != nullptr) deps.store->cursor_close(deps.store_plugin, cursor);
-  deps.store->view_close(deps.store_plugin, view);
   return error->empty();
 }
 

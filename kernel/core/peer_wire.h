@@ -30,6 +30,7 @@ enum class FrameKind : uint8_t {
   kLeaseAnswer = 7,    // u64 query id | i32 code | u32 detail | i64 ttl | i64 granted ttl
   kSnapshotChunk = 8,  // see snapshot.h
   kSnapshotAck = 9,    // u64 snapshot index | u64 chunk | u8 ok
+  kDigestReport = 10,  // u64 index of the mark | u64 digest
 };
 
 struct FrameHeader {

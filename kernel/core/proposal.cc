@@ -202,6 +202,18 @@ void EncodeMemberProposal(uint64_t origin, uint64_t id, ProposalKind kind, std::
   EndProposal(start, out);
 }
 
+void EncodeDigestMarkProposal(std::string* out) {
+  EndProposal(BeginProposal(0, 0, ProposalKind::kDigestMark, out), out);
+}
+
+void EncodeDigestVerdictProposal(const DigestVerdict& verdict, std::string* out) {
+  size_t start = BeginProposal(0, 0, ProposalKind::kDigestVerdict, out);
+  PutVarint(out, verdict.mark);
+  out->push_back(verdict.agreed ? 1 : 0);
+  PutFixed64(out, verdict.digest);
+  EndProposal(start, out);
+}
+
 bool ProposalReader::Next(Arena* arena, Proposal* proposal) {
   if (!ok_ || reader_.empty()) return false;
   Reader reader(reader_.Raw(reader_.Fixed32()));
@@ -230,6 +242,13 @@ bool ProposalReader::Next(Arena* arena, Proposal* proposal) {
     case ProposalKind::kMemberChange:
     case ProposalKind::kBootstrap:
       proposal->member_change = reader.Bytes();
+      break;
+    case ProposalKind::kDigestMark:
+      break;
+    case ProposalKind::kDigestVerdict:
+      proposal->verdict.mark = reader.Varint();
+      proposal->verdict.agreed = reader.Byte() != 0;
+      proposal->verdict.digest = reader.Fixed64();
       break;
     default:
       known = false;

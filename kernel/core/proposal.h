@@ -22,9 +22,18 @@ enum class ProposalKind : uint8_t {
   kCompact = 2,
   kLeaseGrant = 3,
   kLeaseRevoke = 4,
-  kLeaseExpire = 5,   // By the leader: a lease that ran out. Void in a later term than proposed in.
-  kMemberChange = 6,  // Body: EncodeMemberChange.
-  kBootstrap = 7,     // First entry of a cluster. Body: EncodeMembers of the initial membership.
+  kLeaseExpire = 5,    // By the leader: a lease that ran out. Void in a later term than proposed in.
+  kMemberChange = 6,   // Body: EncodeMemberChange.
+  kBootstrap = 7,      // First entry of a cluster. Body: EncodeMembers of the initial membership.
+  kDigestMark = 8,     // By the leader: every member takes its state digest at this entry.
+  kDigestVerdict = 9,  // By the leader: the members differ at a mark.
+};
+
+// What a majority of the voters found as state digest at a mark.
+struct DigestVerdict {
+  uint64_t mark = 0;    // Index of the mark's entry.
+  bool agreed = false;  // A majority has `digest`; else no value has one.
+  uint64_t digest = 0;
 };
 
 struct Proposal {
@@ -37,6 +46,7 @@ struct Proposal {
   int64_t lease = 0, ttl_s = 0;    // kLeaseGrant, kLeaseRevoke, kLeaseExpire
   uint64_t term = 0;               // kLeaseExpire
   std::string_view member_change;  // kMemberChange, kBootstrap
+  DigestVerdict verdict;           // kDigestVerdict
 };
 
 // Appends one proposal to an entry's bytes. The length prefix is part of it.
@@ -45,6 +55,8 @@ void EncodeCompactProposal(uint64_t origin, uint64_t id, int64_t revision, std::
 void EncodeLeaseProposal(uint64_t origin, uint64_t id, ProposalKind kind, int64_t lease, int64_t ttl_s,
                          std::string* out);
 void EncodeExpireProposal(uint64_t term, int64_t lease, std::string* out);
+void EncodeDigestMarkProposal(std::string* out);
+void EncodeDigestVerdictProposal(const DigestVerdict& verdict, std::string* out);
 // `kind` is kMemberChange or kBootstrap.
 void EncodeMemberProposal(uint64_t origin, uint64_t id, ProposalKind kind, std::string_view change,
                           std::string* out);

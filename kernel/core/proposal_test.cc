@@ -54,6 +54,8 @@ TEST(Proposal, RoundTripsEveryKindInOneEntry) {
   EncodeLeaseProposal(3, 102, ProposalKind::kLeaseGrant, 7, 60, &entry);
   EncodeExpireProposal(12, 9, &entry);
   EncodeMemberProposal(4, 103, ProposalKind::kMemberChange, "change", &entry);
+  EncodeDigestMarkProposal(&entry);
+  EncodeDigestVerdictProposal({300, true, 0x123456789abcdef0}, &entry);
   Arena arena;
   Proposal proposal;
   ProposalReader reader(entry);
@@ -89,6 +91,13 @@ TEST(Proposal, RoundTripsEveryKindInOneEntry) {
   EXPECT_EQ(proposal.lease, 9);
   ASSERT_TRUE(reader.Next(&arena, &proposal));
   EXPECT_EQ(proposal.member_change, "change");
+  ASSERT_TRUE(reader.Next(&arena, &proposal));
+  EXPECT_EQ(proposal.kind, ProposalKind::kDigestMark);
+  ASSERT_TRUE(reader.Next(&arena, &proposal));
+  EXPECT_EQ(proposal.kind, ProposalKind::kDigestVerdict);
+  EXPECT_EQ(proposal.verdict.mark, 300u);
+  EXPECT_TRUE(proposal.verdict.agreed);
+  EXPECT_EQ(proposal.verdict.digest, 0x123456789abcdef0u);
   EXPECT_FALSE(reader.Next(&arena, &proposal));
   EXPECT_TRUE(reader.ok());
 }

@@ -31,6 +31,7 @@ std::string EncodeApplied(const Applied& applied) {
   PutFixed64(&out, static_cast<uint64_t>(applied.compact_revision));
   out.push_back(applied.compacted ? 1 : 0);
   PutFixed64(&out, applied.cluster_id);
+  PutFixed64(&out, applied.digest);
   return out;
 }
 
@@ -43,6 +44,7 @@ std::optional<Applied> DecodeApplied(std::string_view bytes) {
   applied.compact_revision = static_cast<int64_t>(reader.Fixed64());
   applied.compacted = reader.Byte() != 0;
   applied.cluster_id = reader.Fixed64();
+  applied.digest = reader.Fixed64();
   if (!reader.ok() || !reader.empty()) return std::nullopt;
   return applied;
 }

@@ -4,6 +4,7 @@
 //
 //   table 0 meta       "identity"   Identity: written once, when the data directory is new
 //                      "applied"    Applied: in the same batch as the changes that it counts
+//                      "fenced"     present after the members' digests differed: why
 //                      "installing" present while a snapshot is being installed: the rest is partial
 //   table 1 revisions  main u64 BE, sub u32 BE -> record (mvcc/record.h)
 //   table 2 leases     id u64 BE -> varint granted ttl in seconds
@@ -25,6 +26,7 @@ inline constexpr uint32_t kTableMembers = 3;
 inline constexpr std::string_view kMetaIdentity = "identity";
 inline constexpr std::string_view kMetaApplied = "applied";
 inline constexpr std::string_view kMetaInstalling = "installing";
+inline constexpr std::string_view kMetaFenced = "fenced";
 
 // Who this data directory belongs to. Never leaves the member (a snapshot skips it).
 struct Identity {
@@ -42,6 +44,7 @@ struct Applied {
   int64_t compact_revision = 0;
   bool compacted = true;  // The compaction to compact_revision has finished.
   uint64_t cluster_id = 0;
+  uint64_t digest = 0;  // Of the items of the replicated tables: StateDigest.
 };
 std::string EncodeApplied(const Applied& applied);
 std::optional<Applied> DecodeApplied(std::string_view bytes);

@@ -79,6 +79,10 @@ core::CoreConfig CoreConfigOf(const Config& config, const std::vector<std::strin
   core.cache_bytes = config.cache_bytes;
   core.quota_bytes = config.quota_bytes;
   core.log_entries_kept = config.log_entries_kept;
+  core.digest_interval_ms = config.digest_interval_ms;
+  for (const PluginSection& section : config.plugins) {
+    if (section.kind == "storage") core.store_name = section.plugin;
+  }
   core.random_seed = RandomSeed();
   return core;
 }

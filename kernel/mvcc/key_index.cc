@@ -42,16 +42,20 @@ size_t History::IndexOf(Revision revision) const {
   return static_cast<size_t>(at - begin());
 }
 
-void History::Push(Entry entry) {
+void History::Push(Revision revision, bool is_tombstone) {
   if (block_ == nullptr || block_->end == block_->capacity) {
     KW_CHECK(size() < (1u << 30));
     Move(std::max<uint32_t>(2, static_cast<uint32_t>(size()) * 2));
   }
-  block_->entries()[block_->end++] = entry;
+  Entry& entry = block_->entries()[block_->end++];
+  entry.main = revision.main;
+  entry.crc32c = revision.crc32c;
+  entry.sub = static_cast<uint32_t>(revision.sub);
+  entry.tombstone = is_tombstone ? 1 : 0;
 }
 
 void History::PushTombstone(Revision revision, int64_t create_revision, int64_t version) {
-  Push({revision.main, revision.sub, 1});
+  Push(revision, true);
   if (block_->ended == nullptr) block_->ended = std::make_unique<std::vector<Ended>>();
   block_->ended->push_back({revision, create_revision, version});
 }
@@ -126,6 +130,20 @@ bool Item::AtOlder(int64_t main, VersionInfo* info) const {
   return true;
 }
 
+bool Item::FindChecksum(Revision revision, uint32_t* crc32c) const {
+  if (revision == this->revision()) {
+    *crc32c = crc32c_;
+    return true;
+  }
+  const size_t count = history_.CountUpTo(revision.main);
+  for (size_t i = count; i-- > 0 && history_.at(i).main == revision.main;) {
+    if (history_.at(i).revision() != revision) continue;
+    *crc32c = history_.at(i).crc32c;
+    return true;
+  }
+  return false;
+}
+
 // ---- KeyIndex ----
 
 size_t KeyIndex::Hash::operator()(std::string_view key) const {
@@ -194,6 +212,7 @@ void KeyIndex::Put(Item* item, Revision revision, int64_t lease) {
   }
   item->main_ = revision.main;
   item->sub_ = revision.sub;
+  item->crc32c_ = revision.crc32c;
   item->lease_ = lease;
 }
 
@@ -203,6 +222,7 @@ void KeyIndex::Delete(Item* item, Revision revision) {
   PushNewest(item);
   item->main_ = revision.main;
   item->sub_ = revision.sub;
+  item->crc32c_ = revision.crc32c;
   item->tombstone_ = 1;
   item->lease_ = 0;
   --live_count_;
@@ -222,6 +242,7 @@ void KeyIndex::Restore(std::string_view record_key, Revision revision, const Rec
     if (item->main_ != 0) PushNewest(item);
     item->main_ = revision.main;
     item->sub_ = revision.sub;
+    item->crc32c_ = revision.crc32c;
     item->create_revision_ = item->version_ = 0;
     item->tombstone_ = 1;
   }

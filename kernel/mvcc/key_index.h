@@ -3,7 +3,7 @@
 // The index of keys: for each key the facts of its newest version and the revisions of its older ones.
 // Two structures share the same items: an ordered set for ranges and a hash set for single keys.
 //
-// Memory of a key with one version, beyond its own bytes: an item of 60 bytes, about 12 bytes in the
+// Memory of a key with one version, beyond its own bytes: an item of 64 bytes, about 12 bytes in the
 // ordered set and about 14 in the hash set. The hash set is cut into shards, so that growing is never
 // a stall of more than a 256th of the items.
 #pragma once
@@ -34,9 +34,10 @@ class History {
  public:
   struct Entry {
     int64_t main;
-    int32_t sub;
-    uint32_t tombstone;
-    Revision revision() const { return {main, sub}; }
+    uint32_t crc32c;  // Of the record.
+    uint32_t sub : 31;
+    uint32_t tombstone : 1;
+    Revision revision() const { return {main, static_cast<int32_t>(sub), crc32c}; }
   };
   // A generation that ended before the newest one: its create revision and last version.
   struct Ended {
@@ -59,7 +60,7 @@ class History {
   // Index of the entry with exactly this revision.
   size_t IndexOf(Revision revision) const;
 
-  void PushLive(Revision revision) { Push({revision.main, revision.sub, 0}); }
+  void PushLive(Revision revision) { Push(revision, false); }
   void PushTombstone(Revision revision, int64_t create_revision, int64_t version);
   void DropFirst(size_t count);
   size_t memory_bytes() const;
@@ -75,7 +76,7 @@ class History {
 
   const Entry* begin() const { return block_->entries() + block_->begin; }
   const Entry* end() const { return block_->entries() + block_->end; }
-  void Push(Entry entry);
+  void Push(Revision revision, bool is_tombstone);
   void Move(uint32_t capacity);
 
   Block* block_ = nullptr;  // None: empty.
@@ -85,7 +86,7 @@ class History {
 class Item {
  public:
   std::string_view key() const { return {reinterpret_cast<const char*>(this) + kHeaderBytes, key_size_}; }
-  Revision revision() const { return {main_, sub_}; }
+  Revision revision() const { return {main_, sub_, crc32c_}; }
   bool tombstone() const { return tombstone_ != 0; }
   // Of the newest version; with a tombstone, of the last live one before it (0 if that is unknown).
   int64_t create_revision() const { return create_revision_; }
@@ -108,6 +109,8 @@ class Item {
     *info = {revision(), create_revision_, version_};
     return true;
   }
+  // The checksum of the record of exactly this version; false if the index has no such version.
+  bool FindChecksum(Revision revision, uint32_t* crc32c) const;
 
  private:
   friend class KeyIndex;
@@ -125,6 +128,7 @@ class Item {
   SharedBytes record_;
   History history_;
   int32_t sub_ = 0;
+  uint32_t crc32c_ = 0;  // Of the newest record.
   uint32_t key_size_ : 30;
   uint32_t tombstone_ : 1;
   uint32_t used_ : 1;  // Of the cache: read since the clock's hand came by.
@@ -177,7 +181,8 @@ class KeyIndex {
     }
   }
 
-  // Each makes `revision` the newest version; it must be above the one before.
+  // Each makes `revision`, which brings its record's checksum, the newest version; it must be above the
+  // one before.
   void Put(Item* item, Revision revision, int64_t lease);
   void Delete(Item* item, Revision revision);  // The newest version must be live.
   void Restore(std::string_view record_key, Revision revision, const RecordFields& fields);

@@ -11,8 +11,8 @@ namespace keyway::mvcc {
 Mvcc::Mvcc(const Options& options, LeaseKeys* leases) : impl_(std::make_unique<Impl>(options, leases)) {}
 Mvcc::~Mvcc() = default;
 
-void Mvcc::RestoreRecord(Revision revision, std::string_view record) {
-  impl_->RestoreRecord(revision, record);
+Revision Mvcc::RestoreRecord(Revision revision, std::string_view record) {
+  return impl_->RestoreRecord(revision, record);
 }
 void Mvcc::FinishRestore(int64_t revision, int64_t compact_revision, bool compacted) {
   impl_->FinishRestore(revision, compact_revision, compacted);
@@ -76,6 +76,9 @@ Revision Mvcc::PreviousVersion(std::string_view key, Revision revision) const {
 }
 SharedBytes Mvcc::FindRecord(std::string_view key, Revision revision) const {
   return impl_->FindRecordOf(key, revision);
+}
+bool Mvcc::IsIntact(Revision revision, std::string_view record) const {
+  return impl_->IsIntact(revision, record);
 }
 
 }  // namespace keyway::mvcc

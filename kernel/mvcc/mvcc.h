@@ -54,7 +54,8 @@ class Mvcc {
   ~Mvcc();
 
   // ---- restore: before anything else; records in revision order, as the engine has them ----
-  void RestoreRecord(Revision revision, std::string_view record);
+  // Returns the revision with the checksum of its record.
+  Revision RestoreRecord(Revision revision, std::string_view record);
   // `revision`: the current one (>= the last record's, since the last change may be compacted away).
   // `compact_revision`: the last compaction scheduled; `compacted`: whether it had finished. A
   // compaction that had not goes on with CompactStep(). Attaches each live key to its lease if that
@@ -116,6 +117,9 @@ class Mvcc {
   Revision PreviousVersion(std::string_view key, Revision revision) const;
   // In memory, or no value.
   SharedBytes FindRecord(std::string_view key, Revision revision) const;
+  // Whether an engine's record is the one that was written at this revision. A revision that a
+  // compaction has removed from the index is taken on trust: nobody is given it any more.
+  bool IsIntact(Revision revision, std::string_view record) const;
 
  private:
   friend class RangeReader;

@@ -436,6 +436,23 @@ TEST_F(MvccTest, APinnedRangeSeesNoLaterChangeAndStartsAnewWhenCompacted) {
   }
 }
 
+TEST_F(MvccTest, EveryVersionInTheIndexKnowsTheChecksumOfItsRecord) {
+  Put("k", "1");
+  Run(Txn().Put("k", "2").Put("other", "x"));
+  Delete("k");
+  Put("k", "3");
+  for (const Change& change : mvcc_.TakeChanges()) {
+    EXPECT_EQ(change.revision.crc32c, RecordChecksum(change.record.view()));
+    EXPECT_TRUE(mvcc_.IsIntact(change.revision, change.record.view()));
+    std::string changed(change.record.view());
+    changed.back() = static_cast<char>(changed.back() ^ 1);
+    EXPECT_FALSE(mvcc_.IsIntact(change.revision, changed));
+    EXPECT_FALSE(mvcc_.IsIntact({change.revision.main + 100, 0}, change.record.view()));
+  }
+  EXPECT_NE(mvcc_.PreviousVersion("k", {3, 0}).crc32c, 0u);
+  EXPECT_EQ(mvcc_.PreviousVersion("k", {3, 0}), (Revision{2, 0}));
+}
+
 TEST(MvccReads, ALostRecordIsDataLoss) {
   FakeLeases leases;
   Mvcc mvcc({.cache_bytes = 0, .recent_bytes = 0}, &leases);

@@ -12,13 +12,15 @@ Store::Store(const Options& options, LeaseKeys* leases)
   KW_CHECK(leases != nullptr);
 }
 
-void Store::RestoreRecord(Revision revision, std::string_view record) {
+Revision Store::RestoreRecord(Revision revision, std::string_view record) {
   RecordFields fields;
   KW_CHECK(DecodeRecord(record, &fields));
   KW_CHECK(fields.mod_revision == revision.main);
+  revision.crc32c = RecordChecksum(record);
   index_.Restore(fields.key, revision, fields);
   if (fields.lease != 0) restored_leases_ = true;
   revision_ = std::max(revision_, revision.main);
+  return revision;
 }
 
 void Store::FinishRestore(int64_t revision, int64_t compact_revision, bool compacted) {
@@ -79,6 +81,15 @@ void Store::CacheRead(Revision revision, const SharedBytes& record) {
   cache_.Insert(item, record, /*used=*/false);
 }
 
+bool Store::IsIntact(Revision revision, std::string_view record) const {
+  RecordFields fields;
+  if (!DecodeRecord(record, &fields)) return false;
+  const Item* item = index_.Find(fields.key);
+  uint32_t crc32c = 0;
+  if (item == nullptr || !item->FindChecksum(revision, &crc32c)) return revision.main <= compact_revision_;
+  return crc32c == RecordChecksum(record);
+}
+
 // ---- changes ----
 
 void Store::FillPrev(const Item& item, bool want_prev, Change* change) const {
@@ -109,6 +120,7 @@ void Store::Put(std::string_view key, std::string_view value, int64_t lease, boo
       .version = existed ? item->version() + 1 : 1,
       .lease = lease,
   });
+  change.revision.crc32c = RecordChecksum(change.record.view());
 
   FillPrev(*item, want_prev, &change);
   index_.Put(item, change.revision, lease);
@@ -127,6 +139,7 @@ void Store::Delete(Item* item, bool want_prev, bool detach) {
   change.kind = KW_EVENT_DELETE;
   FillPrev(*item, want_prev, &change);
   change.record = EncodeRecord({.key = item->key(), .mod_revision = change.revision.main});
+  change.revision.crc32c = RecordChecksum(change.record.view());
   int64_t old_lease = item->lease();
 
   cache_.Remove(item);

@@ -23,7 +23,7 @@ class Store {
   Store(const Options& options, LeaseKeys* leases);
 
   // ---- restore ----
-  void RestoreRecord(Revision revision, std::string_view record);
+  Revision RestoreRecord(Revision revision, std::string_view record);
   void FinishRestore(int64_t revision, int64_t compact_revision, bool compacted);
   void Clear();
 
@@ -54,6 +54,9 @@ class Store {
   }
   // Takes a record that was read from the engine into the cache if it is its key's newest.
   void CacheRead(Revision revision, const SharedBytes& record);
+
+  // See Mvcc::IsIntact().
+  bool IsIntact(Revision revision, std::string_view record) const;
 
   // ---- changes: any number of them, then Commit() ----
   // The revision that a read between the changes of one request sees.

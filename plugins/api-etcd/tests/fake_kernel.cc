@@ -306,8 +306,7 @@ size_t FakeKernel::requests_waiting() {
   return requests_.size();
 }
 
-// ---- requests
-// -------------------------------------------------------------------------------------
+// ---- requests --------------------------------------------------------------------------------------
 
 void FakeKernel::Handle(kw_request* request) {
   if (request->principal.len != 0) {
