@@ -229,10 +229,14 @@ void Core::Tick() {
     }
     std::vector<uint64_t> stalled;
     for (auto& [peer, sender] : senders_) {
-      if (sender->Stalled(now_ms())) stalled.push_back(peer);
+      if (sender->Stalled(now_ms())) {
+        stalled.push_back(peer);
+      } else if (sender->ShouldResend(now_ms())) {
+        ResendSnapshot(peer);
+      }
     }
     for (uint64_t peer : stalled) EndSnapshot(peer, 0);
-    if (install_.has_value() && now_ms() - install_->last_ms > 5000) AbandonInstall();
+    if (install_.has_value() && now_ms() - install_->last_ms > kSnapshotStallMs) AbandonInstall();
     MaybeWriteStore(false);
   }
   const auto stats = hub_->stats();

@@ -218,6 +218,7 @@ class Core {
   // ---- core_snapshot.cc ----
   void StartSnapshot(uint64_t peer);
   void PumpSnapshot(uint64_t peer);
+  void ResendSnapshot(uint64_t peer);
   void EndSnapshot(uint64_t peer, uint64_t index);
   void OnSnapshotChunk(const FrameHeader& header, Reader* reader);
   void OnSnapshotAck(const FrameHeader& header, Reader* reader);
@@ -365,6 +366,7 @@ class Core {
   uint64_t next_sender_id_ = 1;
   struct Install {
     uint64_t from = 0, next_chunk = 0, last_ms = 0;
+    uint64_t written = 0;   // Chunks below are in the engine.
     Applied applied;        // What the snapshot holds.
     Membership membership;  // Taken over at the end.
   };
