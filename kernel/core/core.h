@@ -138,6 +138,8 @@ class Core {
   void TakeInbox();
   void DrainRaft();
   void OnRoleMayHaveChanged();
+  void HandOver();
+  void LeaveIfDiskStalls();
   void PublishState();
   void CompleteLog(LogJob* job);
   uint64_t now_ms() const { return now_ns_ / 1'000'000; }
@@ -379,6 +381,7 @@ class Core {
   raft::Role last_role_ = raft::Role::kFollower;
   uint64_t last_term_ = 0, last_leader_ = 0;
   uint64_t initial_commit_ = 0;
+  uint64_t stalled_at_ = 0, stalled_since_ms_ = 0;  // Durable index, and since when it stands still.
   bool serving_asked_ = false;
   bool shutting_down_ = false;
   kw_node_state state_{};

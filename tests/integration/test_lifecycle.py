@@ -95,6 +95,28 @@ def test_snapshot_goes_on_after_lost_connections(make_cluster, kind):
     cluster.hashes_agree()
 
 
+def test_leader_whose_disk_hangs_hands_over(make_cluster, kind):
+    if kind == "etcd":
+        pytest.skip("etcd's leader stays")
+    cluster = make_cluster(3, start=False)
+    for node in cluster:
+        stall = node.directory / "stall"
+        node.wrapper = [
+            "env", f"LD_PRELOAD={paths.BUILD / 'tests' / 'slow_disk.so'}", f"KEYWAY_STALL_FILE={stall}",
+        ]  # fmt: skip
+    cluster.start()
+    slow = cluster.leader()
+    writers = Writers(list(cluster), "hang")
+    under_way(slow)
+    (slow.directory / "stall").touch()
+    wait_until("another leader", lambda: cluster.leader() is not slow, 10 * paths.SLOWNESS)
+    assert "disk_stalls" in slow.log()
+    under_way(next(node for node in cluster if node is not slow))
+    (slow.directory / "stall").unlink()
+    acknowledged = writers.stop()
+    check_all(cluster, b"hang/", acknowledged)
+
+
 def test_emptied_voter_is_refused_under_its_old_id(make_cluster, kind):
     if kind == "etcd":
         pytest.skip("etcd lets an emptied member back in; this is where Keyway is stricter")
