@@ -236,7 +236,7 @@ bool ScanTable(const CoreDeps& deps, uint32_t table, std::string* error,
     for (size_t i = 0; i < count && going; ++i) {
       going = visit(ToView(pairs[i].key), ToView(pairs[i].value));
     }
-    if (count < kPairs) break;
+    if (count == 0) break;
   }
   if (cursor != nullptr) deps.store->cursor_close(deps.store_plugin, cursor);
   deps.store->view_close(deps.store_plugin, view);
