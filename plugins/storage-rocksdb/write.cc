@@ -116,13 +116,16 @@ int32_t Engine::Sync(kw_error* error) {
 }
 
 void Engine::RefreshStats(rocksdb::DB* database) {
-  uint64_t disk_bytes = 0, live_bytes = 0;
-  if (database->GetIntProperty(rocksdb::DB::Properties::kTotalSstFilesSize, &disk_bytes)) {
-    disk_bytes_ = disk_bytes;
-  }
-  if (database->GetIntProperty(rocksdb::DB::Properties::kEstimateLiveDataSize, &live_bytes)) {
-    live_bytes_ = std::min(live_bytes, disk_bytes);
-  }
+  const auto number_of = [&](const std::string& property) {
+    uint64_t number = 0;
+    return database->GetIntProperty(property, &number) ? number : 0;
+  };
+  // What is in memory is in the log too, if there is one.
+  using Properties = rocksdb::DB::Properties;
+  const uint64_t log_bytes = options_.use_log ? number_of(Properties::kCurSizeAllMemTables) : 0;
+  const uint64_t disk_bytes = number_of(Properties::kTotalSstFilesSize) + log_bytes;
+  disk_bytes_ = disk_bytes;
+  live_bytes_ = std::min(number_of(Properties::kEstimateLiveDataSize) + log_bytes, disk_bytes);
 }
 
 }  // namespace keyway::storage_rocksdb
