@@ -23,8 +23,7 @@ class Environment : public rocksdb::EnvWrapper {
 
   // Nothing is ever unscheduled (UnSchedule gives 0): at its end the database waits for what it
   // scheduled, and those jobs see that it ends.
-  void Schedule(void (*function)(void*), void* argument, Priority priority, void*,
-                void (*)(void*)) override {
+  void Schedule(void (*function)(void*), void* argument, Priority priority, void*, void (*)(void*)) override {
     PoolOf(priority).SubmitJob([=] { function(argument); });
   }
   int UnSchedule(void*, Priority) override { return 0; }

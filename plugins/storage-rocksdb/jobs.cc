@@ -45,9 +45,8 @@ void Engine::RunWorker() {
     const bool cancelled = stopping_;
     lock.unlock();
     kw_error error = NoError();
-    const int32_t code =
-        cancelled ? Fail(&error, KW_CANCELLED, "the store was stopped")
-                  : Guard(&error, [&] { return RunJob(job, &error); });
+    const int32_t code = cancelled ? Fail(&error, KW_CANCELLED, "the store was stopped")
+                                   : Guard(&error, [&] { return RunJob(job, &error); });
     Complete(job.completion, code, &error);
     lock.lock();
   }

@@ -18,9 +18,12 @@ namespace {
 
 bool FindCompression(std::string_view name, rocksdb::CompressionType* out) {
   static constexpr std::pair<std::string_view, rocksdb::CompressionType> kNames[] = {
-      {"none", rocksdb::kNoCompression},      {"snappy", rocksdb::kSnappyCompression},
-      {"zlib", rocksdb::kZlibCompression},    {"bzip2", rocksdb::kBZip2Compression},
-      {"lz4", rocksdb::kLZ4Compression},      {"lz4hc", rocksdb::kLZ4HCCompression},
+      {"none", rocksdb::kNoCompression},
+      {"snappy", rocksdb::kSnappyCompression},
+      {"zlib", rocksdb::kZlibCompression},
+      {"bzip2", rocksdb::kBZip2Compression},
+      {"lz4", rocksdb::kLZ4Compression},
+      {"lz4hc", rocksdb::kLZ4HCCompression},
       {"zstd", rocksdb::kZSTD}};
   for (const auto& [known, type] : kNames) {
     if (name == known) {
@@ -115,8 +118,8 @@ const void* RocksdbPlugin::Get(std::string_view interface_id) {
   return interface_id == KW_KV_STORE ? &kKvStore : nullptr;
 }
 
-int32_t RocksdbPlugin::Create(const kw_host* host, const ConfigReader& config, std::unique_ptr<RocksdbPlugin>* out,
-                           kw_error* error) {
+int32_t RocksdbPlugin::Create(const kw_host* host, const ConfigReader& config,
+                              std::unique_ptr<RocksdbPlugin>* out, kw_error* error) {
   auto plugin = std::make_unique<RocksdbPlugin>();
   plugin->host_ = host;
   Options& options = plugin->options_;

@@ -51,9 +51,16 @@ TEST(PluginOptions, AreCheckedAsTheHostChecksThem) {
   EXPECT_EQ(out, "1500");
   EXPECT_EQ(ConvertOption("enum(none|lz4)", "lz4", &out), "");
   EXPECT_EQ(ConvertOption("bool", "true", &out), "");
-  for (const auto& [type, text] : std::vector<std::pair<std::string, std::string>>{
-           {"bytes(1..1048576)", "2MiB"}, {"bytes(1..9)", "1.5"}, {"bytes(1..9)", "x"}, {"int(1..9)", "10"},
-           {"int(1..9)", "1x"}, {"enum(none|lz4)", "lz"}, {"bool", "yes"}, {"path", ""}, {"odd", "1"}}) {
+  for (const auto& [type, text] :
+       std::vector<std::pair<std::string, std::string>>{{"bytes(1..1048576)", "2MiB"},
+                                                        {"bytes(1..9)", "1.5"},
+                                                        {"bytes(1..9)", "x"},
+                                                        {"int(1..9)", "10"},
+                                                        {"int(1..9)", "1x"},
+                                                        {"enum(none|lz4)", "lz"},
+                                                        {"bool", "yes"},
+                                                        {"path", ""},
+                                                        {"odd", "1"}}) {
     EXPECT_NE(ConvertOption(type, text, &out), "") << type << " " << text;
   }
 }
@@ -70,7 +77,8 @@ TEST(PluginOptions, TakeDefaultsOfTheSchema) {
 
   ASSERT_EQ(ReadOptions(plugin, {"dir=/a=b"}, &options), "");
 
-  EXPECT_EQ(options, (PluginOptions{{"dir", "/a=b"}, {"size", "68719476736"}, {"names", "a"}, {"names", "b"}}));
+  EXPECT_EQ(options,
+            (PluginOptions{{"dir", "/a=b"}, {"size", "68719476736"}, {"names", "a"}, {"names", "b"}}));
   EXPECT_NE(ReadOptions(plugin, {"size=1"}, &options), "") << "dir is missing";
   EXPECT_NE(ReadOptions(plugin, {"dir=a", "dir=b"}, &options), "");
   EXPECT_NE(ReadOptions(plugin, {"dir=a", "sise=1"}, &options).find("size"), std::string::npos);

@@ -14,8 +14,8 @@ struct Unit {
   std::string_view name;
   double factor;
 };
-constexpr Unit kByteUnits[] = {{"", 1},           {"B", 1},           {"KiB", 1024.0},
-                               {"MiB", 1048576.0}, {"GiB", 1073741824.0}, {"TiB", 1099511627776.0}};
+constexpr Unit kByteUnits[] = {
+    {"", 1}, {"B", 1}, {"KiB", 1024.0}, {"MiB", 1048576.0}, {"GiB", 1073741824.0}, {"TiB", 1099511627776.0}};
 constexpr Unit kDurationUnits[] = {{"ms", 1}, {"s", 1e3}, {"m", 6e4}, {"h", 3.6e6}};
 
 // "1.5MiB" as a whole number of the base unit.
@@ -87,7 +87,8 @@ std::string ConvertOption(const std::string& type, const std::string& text, std:
   };
   const size_t dots = inside.find("..");
   if (dots == std::string_view::npos) return "the schema has the unknown type " + type;
-  const auto least = parse(inside.substr(0, dots)), most = parse(inside.substr(dots + 2)), value = parse(text);
+  const auto least = parse(inside.substr(0, dots)), most = parse(inside.substr(dots + 2)),
+             value = parse(text);
   if (!least || !most) return "the schema has the unknown type " + type;
   if (!value || *value < *least || *value > *most) return expected;
   *out = std::to_string(*value);
@@ -97,7 +98,8 @@ std::string ConvertOption(const std::string& type, const std::string& text, std:
 std::string ReadOptions(const kw_descriptor& plugin, const std::vector<std::string>& given,
                         PluginOptions* out) {
   std::string known;
-  for (size_t i = 0; i < plugin.field_count; ++i) known += (i == 0 ? "" : ", ") + std::string(plugin.fields[i].key);
+  for (size_t i = 0; i < plugin.field_count; ++i)
+    known += (i == 0 ? "" : ", ") + std::string(plugin.fields[i].key);
   for (const std::string& one : given) {
     const std::string key = one.substr(0, one.find('='));
     if (key.size() == one.size()) return "\"" + one + "\": expected KEY=VALUE";

@@ -131,18 +131,19 @@ std::string Copy(StoreEngine* from, StoreEngine* to, const std::function<void(co
     progress(sum->Total());
     return error;
   };
-  const std::string error = ScanAll(from, sum, [&](uint32_t table, kw_slice key, kw_slice value) -> std::string {
-    if (key.len > to->table().key_bytes_max || value.len > to->table().value_bytes_max) {
-      return "table " + std::to_string(table) + " holds a key of " + std::to_string(key.len) +
-             " bytes with a value of " + std::to_string(value.len) + "; " + to->id() + " takes " +
-             std::to_string(to->table().key_bytes_max) + " and " +
-             std::to_string(to->table().value_bytes_max);
-    }
-    items.push_back({table, key.len, value.len});
-    bytes.append(reinterpret_cast<const char*>(key.ptr), key.len);
-    bytes.append(reinterpret_cast<const char*>(value.ptr), value.len);
-    return bytes.size() >= kBatchBytes || items.size() >= kBatchOps ? flush() : "";
-  });
+  const std::string error =
+      ScanAll(from, sum, [&](uint32_t table, kw_slice key, kw_slice value) -> std::string {
+        if (key.len > to->table().key_bytes_max || value.len > to->table().value_bytes_max) {
+          return "table " + std::to_string(table) + " holds a key of " + std::to_string(key.len) +
+                 " bytes with a value of " + std::to_string(value.len) + "; " + to->id() + " takes " +
+                 std::to_string(to->table().key_bytes_max) + " and " +
+                 std::to_string(to->table().value_bytes_max);
+        }
+        items.push_back({table, key.len, value.len});
+        bytes.append(reinterpret_cast<const char*>(key.ptr), key.len);
+        bytes.append(reinterpret_cast<const char*>(value.ptr), value.len);
+        return bytes.size() >= kBatchBytes || items.size() >= kBatchOps ? flush() : "";
+      });
   if (!error.empty()) return error;
   const std::string last = items.empty() ? "" : flush();
   return last.empty() ? to->Sync() : last;
@@ -184,8 +185,8 @@ TableSum StoreSum::Total() const {
   return total;
 }
 
-std::string RewriteStore(StoreEngine* from, StoreEngine* to, const std::function<void(const TableSum&)>& progress,
-                         StoreSum* out) {
+std::string RewriteStore(StoreEngine* from, StoreEngine* to,
+                         const std::function<void(const TableSum&)>& progress, StoreSum* out) {
   std::string destination = to->data_directory();
   while (destination.size() > 1 && destination.back() == '/') destination.pop_back();
   std::string error = CheckPlaces(from->data_directory(), destination);

@@ -32,7 +32,7 @@ struct StoreSum {
 
 // Runs with both engines loaded and not started. `progress` gets what was copied so far. An error text,
 // or nothing and `out`.
-std::string RewriteStore(StoreEngine* from, StoreEngine* to, const std::function<void(const TableSum&)>& progress,
-                         StoreSum* out);
+std::string RewriteStore(StoreEngine* from, StoreEngine* to,
+                         const std::function<void(const TableSum&)>& progress, StoreSum* out);
 
 }  // namespace keyway::ctl

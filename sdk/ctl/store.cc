@@ -56,7 +56,8 @@ int RunRewrite(const Context& context, const RewriteFlags& flags) {
   const std::string source = from.data_directory(), destination = to.data_directory();
   StoreSum sum;
   Progress progress;
-  error = RewriteStore(&from, &to, [&](const TableSum& done) { progress.Show(done); }, &sum);
+  error = RewriteStore(
+      &from, &to, [&](const TableSum& done) { progress.Show(done); }, &sum);
   progress.End();
   if (!error.empty()) return Fail(kError, error);
   const TableSum total = sum.Total();

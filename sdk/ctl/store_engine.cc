@@ -52,7 +52,8 @@ uint64_t* HistogramCells(const kw_host*, const char*, const char*, const kw_fiel
 const void* GetService(const kw_host*, const char* service_id) {
   static constexpr kw_log kLog = {sizeof(kw_log), KW_LOG_WARN, WriteLog};
   static constexpr kw_clock kClock = {
-      sizeof(kw_clock), 0, NowNs<std::chrono::steady_clock>, NowNs<std::chrono::system_clock>, NoTimer, NoCancel};
+      sizeof(kw_clock), 0,       NowNs<std::chrono::steady_clock>, NowNs<std::chrono::system_clock>,
+      NoTimer,          NoCancel};
   static constexpr kw_metrics kMetrics = {sizeof(kw_metrics), 0, Cell, HistogramCells};
   const std::string_view id = service_id;
   if (id == KW_LOG) return &kLog;
@@ -62,8 +63,8 @@ const void* GetService(const kw_host*, const char* service_id) {
 }
 
 const kw_host* Host() {
-  static constexpr kw_host kHost = {sizeof(kw_host), KW_ABI_MAJOR, KW_ABI_MINOR, nullptr, "keywayctl",
-                                    GetService};
+  static constexpr kw_host kHost = {sizeof(kw_host), KW_ABI_MAJOR, KW_ABI_MINOR,
+                                    nullptr,         "keywayctl",  GetService};
   return &kHost;
 }
 

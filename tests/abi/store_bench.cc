@@ -118,7 +118,10 @@ int Run(const kw_descriptor* descriptor, const Settings& settings, uint64_t reco
 int main(int argc, char** argv) {
   const kw_descriptor* engine = argc > 2 ? keyway::test::FindEngine(argv[1]) : nullptr;
   if (engine == nullptr) {
-    std::fprintf(stderr, "usage: %s storage-lmdb|storage-rocksdb DIRECTORY [RECORDS [VALUE_BYTES [OPTION=VALUE ...]]]\n", argv[0]);
+    std::fprintf(
+        stderr,
+        "usage: %s storage-lmdb|storage-rocksdb DIRECTORY [RECORDS [VALUE_BYTES [OPTION=VALUE ...]]]\n",
+        argv[0]);
     return 2;
   }
   const uint64_t records = argc > 3 ? std::strtoull(argv[3], nullptr, 10) : 1000000;
