@@ -12,7 +12,7 @@
 // `use_log` RocksDB's log is written and Sync() syncs that instead.
 //
 // Full disk. A batch goes to memory, so it is Sync() that finds the disk full, and Write() that refuses
-// from then on; when there is room again the next Write() goes on.
+// from then on. RocksDB looks for room every five seconds, and then goes on with what it has in memory.
 #pragma once
 
 #include <rocksdb/cache.h>
@@ -123,7 +123,6 @@ class Engine {
   std::unique_ptr<rocksdb::DB> database_;
 
   std::atomic<uint64_t> disk_bytes_ = 0, live_bytes_ = 0, views_open_ = 0;
-  bool disk_was_full_ = false;  // [store]
 
   std::mutex worker_mutex_;  // Guards what follows.
   std::condition_variable work_;

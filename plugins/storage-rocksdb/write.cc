@@ -80,18 +80,10 @@ int32_t Engine::Write(std::span<const kw_kv_op> ops, kw_error* error) {
     }
     if (!status.ok()) return Failed(error, "write", status);
   }
-  // After a full disk RocksDB refuses all writes until it is told to go on.
-  if (disk_was_full_) database_->Resume().PermitUncheckedError();
   rocksdb::WriteOptions options;
   options.disableWAL = !options_.use_log;
   status = database_->Write(options, &batch);
-  if (status.ok()) {
-    disk_was_full_ = false;
-    return KW_OK;
-  }
-  const int32_t code = Failed(error, "write", status);
-  disk_was_full_ = disk_was_full_ || code == KW_RESOURCE_EXHAUSTED;
-  return code;
+  return status.ok() ? KW_OK : Failed(error, "write", status);
 }
 
 int32_t Engine::Sync(kw_error* error) {
@@ -100,17 +92,12 @@ int32_t Engine::Sync(kw_error* error) {
   if (options_.use_log) {
     status = database_->SyncWAL();
   } else {
-    if (disk_was_full_) database_->Resume().PermitUncheckedError();
     rocksdb::FlushOptions options;
     options.allow_write_stall = true;  // The only writer is here.
     status = database_->Flush(options);
   }
   commit_seconds_.ObserveNs(clock_.MonoNs() - before_ns);
-  if (!status.ok()) {
-    const int32_t code = Failed(error, "sync", status);
-    disk_was_full_ = disk_was_full_ || code == KW_RESOURCE_EXHAUSTED;
-    return code;
-  }
+  if (!status.ok()) return Failed(error, "sync", status);
   RefreshStats(database_.get());
   return KW_OK;
 }

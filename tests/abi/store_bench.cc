@@ -7,6 +7,9 @@
 #include <cstdio>
 #include <cstdlib>
 #include <random>
+#include <string>
+#include <string_view>
+#include <vector>
 
 #include "kv_store_client.h"
 
@@ -27,13 +30,15 @@ void Report(const char* name, uint64_t count, double seconds) {
   std::printf("%-36s %8.3f s %10.3f us each\n", name, seconds, seconds * 1e6 / double(count));
 }
 
-// Writes batches of about 4 MiB and syncs each.
-bool Fill(Store& store, uint32_t table, const std::vector<std::string>& keys, const std::string& value) {
-  const size_t step = std::max<size_t>(1, (4 << 20) / (value.size() + 16));
+// Writes batches of about 4 MiB and syncs each. Values are parts of `pool`, which does not compress.
+bool Fill(Store& store, uint32_t table, const std::vector<std::string>& keys, std::string_view pool,
+          size_t value_bytes) {
+  const size_t step = std::max<size_t>(1, (4 << 20) / (value_bytes + 16));
   for (size_t at = 0; at < keys.size(); at += step) {
     std::vector<kw_kv_op> ops;
     for (size_t i = at; i < std::min(keys.size(), at + step); ++i) {
-      ops.push_back({KW_KV_PUT, table, Slice(keys[i]), Slice(value)});
+      ops.push_back({KW_KV_PUT, table, Slice(keys[i]),
+                     Slice(pool.substr(i * 4099 % (pool.size() - value_bytes), value_bytes))});
     }
     if (store.table->write(store.plugin(), ops.data(), ops.size(), &store.error) != KW_OK ||
         store.Sync() != KW_OK) {
@@ -50,17 +55,19 @@ int Run(const kw_descriptor* descriptor, const Settings& settings, uint64_t reco
     std::fprintf(stderr, "%s\n", store.error.text);
     return 1;
   }
-  const std::string value(value_bytes, 'v');
+  std::mt19937_64 random(1);
+  std::string pool((4 << 20) + value_bytes, 0);
+  for (char& c : pool) c = static_cast<char>(random());
+  const std::string value = pool.substr(0, value_bytes);
   std::vector<std::string> keys;
   for (uint64_t i = 0; i < records; ++i) keys.push_back(Key(i));
   auto begin = SteadyClock::now();
-  if (!Fill(store, 1, keys, value)) return 1;
+  if (!Fill(store, 1, keys, pool, value_bytes)) return 1;
   Report("write, ascending keys, synced", records, SecondsSince(begin));
 
-  std::mt19937_64 random(1);
   std::shuffle(keys.begin(), keys.end(), random);
   begin = SteadyClock::now();
-  if (!Fill(store, 2, keys, value)) return 1;
+  if (!Fill(store, 2, keys, pool, value_bytes)) return 1;
   Report("write, random keys, synced", records, SecondsSince(begin));
 
   begin = SteadyClock::now();
