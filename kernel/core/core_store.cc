@@ -254,7 +254,7 @@ bool ScanView(const CoreDeps& deps, kw_kv_view* view, uint32_t table, std::strin
     for (size_t i = 0; i < count && going; ++i) {
       going = visit(ToView(pairs[i].key), ToView(pairs[i].value));
     }
-    if (count < kPairs) break;
+    if (count == 0) break;
   }
   if (cursor != nullptr) deps.store->cursor_close(deps.store_plugin, cursor);
   return error->empty();

@@ -40,6 +40,7 @@ int Run(int argc, char** argv) {
   AddLeaseCommands(&app, &context);
   AddClusterCommands(&app, &context);
   AddPluginCommands(&app, &context);
+  AddStoreCommands(&app, &context);
   AddCompletionCommand(&app, &context);
   app.add_subcommand("version", "Print the version")->callback([&context] {
     context.command = [] {

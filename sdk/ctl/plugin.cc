@@ -43,17 +43,8 @@ Json ToJson(const std::string& path, const Manifest& manifest) {
           {"needs", manifest.needs}};
 }
 
-// The plugins of a build or an installation, beside this executable.
-std::string DefaultDirectory() {
-  char path[4096];
-  const ssize_t size = readlink("/proc/self/exe", path, sizeof(path));
-  std::string directory(path, size > 0 ? static_cast<size_t>(size) : 0);
-  for (int i = 0; i < 2; ++i) directory = directory.substr(0, directory.rfind('/'));
-  return directory + "/lib/keyway/plugins";
-}
-
 int RunList(const Context& context, const std::string& given) {
-  const std::string directory = given.empty() ? DefaultDirectory() : given;
+  const std::string directory = given.empty() ? DefaultPluginDirectory() : given;
   DIR* open_directory = opendir(directory.c_str());
   if (open_directory == nullptr) {
     return Fail(kError, "cannot read the directory \"" + directory + "\": " + std::strerror(errno));
@@ -206,6 +197,14 @@ int RunInspect(const Context& context, const std::string& path, bool load) {
 }
 
 }  // namespace
+
+std::string DefaultPluginDirectory() {
+  char path[4096];
+  const ssize_t size = readlink("/proc/self/exe", path, sizeof(path));
+  std::string directory(path, size > 0 ? static_cast<size_t>(size) : 0);
+  for (int i = 0; i < 2; ++i) directory = directory.substr(0, directory.rfind('/'));
+  return directory + "/lib/keyway/plugins";
+}
 
 void AddPluginCommands(CLI::App* app, Context* context) {
   CLI::App* plugin = app->add_subcommand("plugin", "What plugin libraries say about themselves");

@@ -202,6 +202,7 @@ class KeywayNode(Node):
         self.storage = cluster.option("storage", "lmdb")
         if self.storage == "mixed":  # The first member on one engine, the others on the other.
             self.storage = "rocksdb" if cluster.nodes else "lmdb"
+        self.storage_options = []  # Lines of [storage] beside the plugin.
         self.transport = cluster.option("transport", "tcp")
         self.peer_listen_port = self.peer_port  # Another one if a proxy stands before it.
 
@@ -233,6 +234,7 @@ class KeywayNode(Node):
             "",
             "[storage]",
             f'plugin = "storage-{self.storage}"',
+            *self.storage_options,
             "",
             "[log]",
             'plugin = "log-segmented"',

@@ -85,7 +85,8 @@ def test_members_endpoints_and_plugins_are_told_in_tables(node):
     assert node.endpoint in ctl(node, "endpoint", "status")
     assert "true" in ctl(node, "endpoint", "health")
     listed = ctl(node, "plugin", "list")
-    for name in ("api-etcd", "log-segmented", "metrics-prometheus", "storage-lmdb", "transport-tcp"):
+    for name in ("api-etcd", "log-segmented", "metrics-prometheus", "storage-lmdb",
+                 "storage-rocksdb", "transport-tcp"):
         assert name in listed
     library = paths.BUILD / "lib" / "keyway" / "plugins" / "storage-lmdb.so"
     assert "keyway.kv-store/1" in ctl(node, "plugin", "inspect", str(library))
