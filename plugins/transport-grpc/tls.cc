@@ -251,6 +251,7 @@ std::shared_ptr<Material> TlsRole::Build(const kw_tls& given, std::string* error
   material->must_show_certificate = (given.flags & KW_TLS_REQUIRE_PEER_CERTIFICATE) != 0;
   material->chain = View(given.chain);
   material->key = View(given.key);
+  material->roots = View(given.roots);
   if (View(given.min_version) == "1.3") {
     return fail("min_version 1.3 cannot be enforced by this gRPC; use 1.2 (members still agree on 1.3) or "
                 "transport-tcp");
@@ -286,7 +287,9 @@ grpc_ssl_certificate_config_reload_status TlsRole::Fetch(void* raw,
     return GRPC_SSL_CERTIFICATE_CONFIG_RELOAD_UNCHANGED;
   }
   const grpc_ssl_pem_key_cert_pair pair = {material->key.c_str(), material->chain.c_str()};
-  *config = grpc_ssl_server_certificate_config_create(nullptr, &pair, 1);
+  // gRPC insists on roots. It only names them to clients, to help them choose a certificate.
+  const std::string& named = material->roots.empty() ? material->chain : material->roots;
+  *config = grpc_ssl_server_certificate_config_create(named.c_str(), &pair, 1);
   served->is_any = true;
   served->generation = material->generation;
   return GRPC_SSL_CERTIFICATE_CONFIG_RELOAD_NEW;

@@ -32,6 +32,7 @@ struct Material {
   uint64_t generation = 0;
   bool must_show_certificate = false;  // Of a server: whether clients must.
   std::string chain, key;              // PEM; empty: none to show.
+  std::string roots;                   // PEM; empty: none.
   X509_STORE* store = nullptr;         // The roots and the revocation lists; NULL: no roots.
 };
 
