@@ -131,7 +131,8 @@ bool Dialer::StartUrl() {
   StartStream(KW_LANE_CONTROL);
   // gRPC mostly knows of a failure long before. A name may have several addresses.
   const uint64_t connect_ns = io_->options().connect_timeout_ns;
-  SetDeadline(url_.is_unix || url_.IsNumeric() ? connect_ns + 100'000'000 : kResolveTimeoutNs + 4 * connect_ns);
+  SetDeadline(url_.is_unix || url_.IsNumeric() ? connect_ns + 100'000'000
+                                               : kResolveTimeoutNs + 4 * connect_ns);
   return true;
 }
 
@@ -153,7 +154,8 @@ void Dialer::OnOpened(Stream* stream) {
   uint64_t acceptor = 0;
   // A refusal has no answer; the end of the call says why.
   if (version == nullptr || member == nullptr || !ParseHex(*member, &acceptor)) return;
-  if (*version != std::to_string(kVersion)) return Fail("the peer speaks protocol version " + version->substr(0, 16));
+  if (*version != std::to_string(kVersion))
+    return Fail("the peer speaks protocol version " + version->substr(0, 16));
   if (acceptor != 0 && peer_->id != 0 && acceptor != peer_->id) {
     return Fail("member " + Hex(acceptor) + " is at this address");
   }

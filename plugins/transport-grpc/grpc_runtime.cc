@@ -39,7 +39,8 @@ void OnGrpcLog(gpr_log_func_args* args) {
   clock_gettime(CLOCK_MONOTONIC, &now);
   std::lock_guard lock(log_mutex);
   if (maybe_log == nullptr) return;
-  const uint64_t now_ns = static_cast<uint64_t>(now.tv_sec) * 1'000'000'000 + static_cast<uint64_t>(now.tv_nsec);
+  const uint64_t now_ns =
+      static_cast<uint64_t>(now.tv_sec) * 1'000'000'000 + static_cast<uint64_t>(now.tv_nsec);
   if (!muffler.Allow(now_ns)) return;
   maybe_log->Warn("grpc_error", {{"reason", args->message}, {"suppressed", muffler.TakeSuppressed()}});
 }

@@ -58,8 +58,8 @@ std::string Inbound::CheckCertificate() const {
     if (chain_.IsFor(url.host)) return "";
     hosts += (hosts.empty() ? "" : ", ") + url.host;
   }
-  return "name_mismatch: the certificate is for " + chain_.Names() + ", but member " + Hex(peer_) + " is at " +
-         hosts;
+  return "name_mismatch: the certificate is for " + chain_.Names() + ", but member " + Hex(peer_) +
+         " is at " + hosts;
 }
 
 void Inbound::Greet(const Hello& hello) {
@@ -68,7 +68,8 @@ void Inbound::Greet(const Hello& hello) {
   if (!refusal.empty()) return Refuse(refusal);
   peer_ = hello.sender;
   session_ = hello.session;
-  is_tls_ = control->AuthProperty(GRPC_TRANSPORT_SECURITY_TYPE_PROPERTY_NAME) == GRPC_SSL_TRANSPORT_SECURITY_TYPE;
+  is_tls_ =
+      control->AuthProperty(GRPC_TRANSPORT_SECURITY_TYPE_PROPERTY_NAME) == GRPC_SSL_TRANSPORT_SECURITY_TYPE;
   if (!is_tls_) return Welcome(control);
   io_->WatchTls();
   leaf_pem_ = control->AuthProperty(GRPC_X509_PEM_CERT_PROPERTY_NAME);
@@ -95,8 +96,8 @@ void Inbound::Welcome(Stream* stream) {
 }
 
 bool Inbound::TakeBulk(Stream* stream, const Hello& hello) {
-  if (!is_welcome_ || streams_[KW_LANE_BULK] != nullptr || hello.sender != peer_ || hello.session != session_ ||
-      stream->AuthProperty(GRPC_X509_PEM_CERT_PROPERTY_NAME) != leaf_pem_) {
+  if (!is_welcome_ || streams_[KW_LANE_BULK] != nullptr || hello.sender != peer_ ||
+      hello.session != session_ || stream->AuthProperty(GRPC_X509_PEM_CERT_PROPERTY_NAME) != leaf_pem_) {
     return false;
   }
   streams_[KW_LANE_BULK] = stream;

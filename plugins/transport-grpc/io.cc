@@ -117,7 +117,8 @@ void Io::Stop() {
 }
 
 void Io::Wake() {
-  if (!is_waking_.exchange(true)) alarm_->Set(queue_.get(), gpr_inf_past(GPR_CLOCK_MONOTONIC), static_cast<Tag*>(&wake_tag_));
+  if (!is_waking_.exchange(true))
+    alarm_->Set(queue_.get(), gpr_inf_past(GPR_CLOCK_MONOTONIC), static_cast<Tag*>(&wake_tag_));
 }
 
 void Io::PostPeers(uint64_t self_id, std::vector<PlannedPeer> peers) {

@@ -53,8 +53,7 @@ void Outbox::Fill(uint8_t* to, const Header& header, kw_slice head, kw_slice bod
   if (body.len > 0) std::memcpy(to + head.len, body.ptr, body.len);
 }
 
-Outbox::Taken Outbox::Append(Kind kind, uint32_t lane_index, kw_slice head, kw_slice body,
-                             bool* must_wake) {
+Outbox::Taken Outbox::Append(Kind kind, uint32_t lane_index, kw_slice head, kw_slice body, bool* must_wake) {
   *must_wake = false;
   const size_t payload = head.len + body.len;
   const size_t bytes = kHeaderBytes + payload;

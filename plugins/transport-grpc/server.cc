@@ -3,14 +3,13 @@
 // Binding, and the reading of greetings.
 #include "server.h"
 
+#include <arpa/inet.h>
 #include <grpc/grpc_security.h>
 #include <netdb.h>
 #include <netinet/in.h>
 #include <sys/socket.h>
 #include <sys/un.h>
 #include <unistd.h>
-
-#include <arpa/inet.h>
 
 #include <cerrno>
 #include <charconv>
@@ -68,7 +67,8 @@ grpc_server* NewServer(Io* io) {
   std::vector<grpc_arg> args = io->CommonArguments();
   args.push_back(Number(GRPC_ARG_ALLOW_REUSEPORT, 0));
   args.push_back(Number(GRPC_ARG_MAX_CONCURRENT_STREAMS, 8));
-  args.push_back(Number(GRPC_ARG_SERVER_HANDSHAKE_TIMEOUT_MS, static_cast<int>(kGreetingTimeoutNs / 1'000'000)));
+  args.push_back(
+      Number(GRPC_ARG_SERVER_HANDSHAKE_TIMEOUT_MS, static_cast<int>(kGreetingTimeoutNs / 1'000'000)));
   args.push_back(Number(GRPC_ARG_MAX_CONNECTION_IDLE_MS, kIdleConnectionMs));
   args.push_back(Number(GRPC_ARG_HTTP2_MIN_RECV_PING_INTERVAL_WITHOUT_DATA_MS, 50));
   args.push_back(Number(GRPC_ARG_HTTP2_MAX_PING_STRIKES, 0));

@@ -18,7 +18,9 @@ struct BioDeleter {
 };
 using BioPtr = std::unique_ptr<BIO, BioDeleter>;
 
-BioPtr Memory(std::string_view pem) { return BioPtr(BIO_new_mem_buf(pem.data(), static_cast<int>(pem.size()))); }
+BioPtr Memory(std::string_view pem) {
+  return BioPtr(BIO_new_mem_buf(pem.data(), static_cast<int>(pem.size())));
+}
 
 std::string LastError() {
   char text[160] = "unknown";
@@ -91,7 +93,8 @@ bool KeyFits(const std::string& chain, const std::string& key) {
   const X509Ptr leaf(PEM_read_bio_X509(bio.get(), nullptr, nullptr, nullptr));
   bio = Memory(key);
   EVP_PKEY* private_key = PEM_read_bio_PrivateKey(bio.get(), nullptr, nullptr, nullptr);
-  const bool fits = leaf != nullptr && private_key != nullptr && X509_check_private_key(leaf.get(), private_key) == 1;
+  const bool fits =
+      leaf != nullptr && private_key != nullptr && X509_check_private_key(leaf.get(), private_key) == 1;
   EVP_PKEY_free(private_key);
   return fits;
 }
@@ -185,7 +188,7 @@ std::string CheckChain(const Material& material, const PeerChain& peer, bool is_
   }
   struct Context {
     X509_STORE_CTX* context = X509_STORE_CTX_new();
-    STACK_OF(X509)* rest = sk_X509_new_null();
+    STACK_OF(X509) * rest = sk_X509_new_null();
     ~Context() {
       X509_STORE_CTX_free(context);
       sk_X509_free(rest);
@@ -253,12 +256,14 @@ std::shared_ptr<Material> TlsRole::Build(const kw_tls& given, std::string* error
   material->key = View(given.key);
   material->roots = View(given.roots);
   if (View(given.min_version) == "1.3") {
-    return fail("min_version 1.3 cannot be enforced by this gRPC; use 1.2 (members still agree on 1.3) or "
-                "transport-tcp");
+    return fail(
+        "min_version 1.3 cannot be enforced by this gRPC; use 1.2 (members still agree on 1.3) or "
+        "transport-tcp");
   }
   if (given.ciphers.len > 0) {
-    return fail("a list of ciphers cannot be given to this gRPC (its own is strict); leave it empty or use "
-                "transport-tcp");
+    return fail(
+        "a list of ciphers cannot be given to this gRPC (its own is strict); leave it empty or use "
+        "transport-tcp");
   }
   if (!material->chain.empty() ? !KeyFits(material->chain, material->key) : is_server) {
     return fail(material->chain.empty() ? "no certificate chain"
@@ -311,7 +316,8 @@ grpc_channel_credentials* TlsRole::NewChannelCredentials(const std::string& host
   if (!material->chain.empty()) {
     grpc_tls_identity_pairs* pairs = grpc_tls_identity_pairs_create();
     grpc_tls_identity_pairs_add_pair(pairs, material->key.c_str(), material->chain.c_str());
-    grpc_tls_certificate_provider* provider = grpc_tls_certificate_provider_static_data_create(nullptr, pairs);
+    grpc_tls_certificate_provider* provider =
+        grpc_tls_certificate_provider_static_data_create(nullptr, pairs);
     grpc_tls_credentials_options_set_certificate_provider(options, provider);
     grpc_tls_credentials_options_watch_identity_key_cert_pairs(options);
     grpc_tls_certificate_provider_release(provider);

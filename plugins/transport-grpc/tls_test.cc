@@ -38,7 +38,8 @@ class Certificate {
     const char* names = "IP:127.0.0.1";
     long valid_seconds = 3600;  // From now; negative: expired.
   };
-  Certificate(const std::string& name, const Certificate* maybe_issuer) : Certificate(name, maybe_issuer, Shape{}) {}
+  Certificate(const std::string& name, const Certificate* maybe_issuer)
+      : Certificate(name, maybe_issuer, Shape{}) {}
   Certificate(const std::string& name, const Certificate* maybe_issuer, Shape shape) {
     key_ = EVP_EC_gen("P-256");
     x509_ = X509_new();

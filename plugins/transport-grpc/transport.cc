@@ -31,7 +31,8 @@ void Transport::Stop() {
 
 int32_t Transport::Listen(uint64_t self_id, const char* token, const char* const* urls, size_t url_count,
                           const kw_transport_sink* sink, kw_error* error) {
-  if (io_ == nullptr || is_listening_) return Fail(error, KW_FAILED_PRECONDITION, "listen: once, after start");
+  if (io_ == nullptr || is_listening_)
+    return Fail(error, KW_FAILED_PRECONDITION, "listen: once, after start");
   const std::string token_text = token == nullptr ? "" : token;
   if (token_text.size() > kTokenBytesMax) {
     return Fail(error, KW_INVALID_ARGUMENT, "the cluster token has ", std::to_string(token_text.size()),
@@ -56,7 +57,8 @@ std::shared_ptr<Peer> Transport::NewPeer(uint64_t id) const {
   peer->sent_bytes.set_counter(Counter(host_, "etcd_network_peer_sent_bytes_total",
                                        "The total number of bytes sent to peers.", {{"To", hex}}));
   peer->received_bytes.set_counter(Counter(host_, "etcd_network_peer_received_bytes_total",
-                                           "The total number of bytes received from peers.", {{"From", hex}}));
+                                           "The total number of bytes received from peers.",
+                                           {{"From", hex}}));
   peer->send_failures.set_counter(Counter(host_, "etcd_network_peer_sent_failures_total",
                                           "The total number of send failures from peers.", {{"To", hex}}));
   return peer;

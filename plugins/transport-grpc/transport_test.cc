@@ -2,12 +2,11 @@
 //
 // What this transport does beyond the interface: greetings, bad messages, names, Unix sockets. A client
 // written against gRPC's own interface plays the other member.
+#include <grpc/grpc_security.h>
 #include <gtest/gtest.h>
 #include <sys/socket.h>
 #include <sys/un.h>
 #include <unistd.h>
-
-#include <grpc/grpc_security.h>
 
 #include <random>
 
@@ -50,8 +49,8 @@ class RawCall : public Stream::Owner {
     channel_ = grpc_channel_create(("ipv4:" + url.substr(7)).c_str(), credentials, &args);
     grpc_channel_credentials_release(credentials);
     const grpc_slice path = grpc_slice_from_copied_buffer(greeting.path.data(), greeting.path.size());
-    grpc_call* call = grpc_channel_create_call(channel_, nullptr, GRPC_PROPAGATE_DEFAULTS, queue_, path, nullptr,
-                                               gpr_inf_future(GPR_CLOCK_REALTIME), nullptr);
+    grpc_call* call = grpc_channel_create_call(channel_, nullptr, GRPC_PROPAGATE_DEFAULTS, queue_, path,
+                                               nullptr, gpr_inf_future(GPR_CLOCK_REALTIME), nullptr);
     grpc_slice_unref(path);
     stream_ = new Stream(call, 0, this, &count_);
     stream_->Dial({{"kw-version", greeting.version},
@@ -270,8 +269,8 @@ TEST(Stats, MetricsAndRoundTripAreMeasured) {
   members[0]->Send(2, std::string(1000, 'x'));
   ASSERT_TRUE(members[1]->sink().WaitForFrames(1));
   EXPECT_EQ(members[1]->host().Metric("etcd_network_peer_received_bytes_total{From=1}"), 1012u);
-  for (int i = 0; i < 500 && (members[0]->Stats(2).round_trip_ns == 0 ||
-                              members[0]->Stats(2).sent_bytes < 1012); ++i) {
+  for (int i = 0;
+       i < 500 && (members[0]->Stats(2).round_trip_ns == 0 || members[0]->Stats(2).sent_bytes < 1012); ++i) {
     members[0]->sink().WaitFor([] { return false; }, 10);
   }
   EXPECT_GE(members[0]->host().Metric("etcd_network_peer_sent_bytes_total{To=2}"), 1012u);

@@ -49,7 +49,8 @@ ParseResult Parse(std::string_view* bytes, Header* header, std::string_view* pay
     return bad("unknown kind of frame");
   }
   header->kind = static_cast<Kind>(kind);
-  if (header->lane > KW_LANE_BULK || Load<uint16_t>(at + 6) != 0) return bad("unknown lane or flags of a frame");
+  if (header->lane > KW_LANE_BULK || Load<uint16_t>(at + 6) != 0)
+    return bad("unknown lane or flags of a frame");
   if (header->size > kFrameBytesMax) return bad("frame over the size limit");
   if (header->size > bytes->size() - kHeaderBytes) return bad("a cut frame");
   *payload = bytes->substr(kHeaderBytes, header->size);

@@ -17,7 +17,8 @@ ParseResult ParseOne(std::string_view bytes, std::string* payload, const char** 
 }
 
 TEST(Wire, FramesOfAMessageComeBackInOrder) {
-  const std::string bytes = Encode(Kind::kPing, "12345678") + Encode(Kind::kData, "") + Encode(Kind::kData, "x");
+  const std::string bytes =
+      Encode(Kind::kPing, "12345678") + Encode(Kind::kData, "") + Encode(Kind::kData, "x");
   std::string_view rest = bytes;
   Header header;
   std::string_view payload;
@@ -71,10 +72,11 @@ TEST(Wire, IdsAreHexadecimal) {
 }
 
 TEST(Url, TargetsOfGrpc) {
-  const std::pair<const char*, const char*> cases[] = {
-      {"http://10.0.0.1:2380", "ipv4:10.0.0.1:2380"},   {"tcp://a.example:2380/", "dns:///a.example:2380"},
-      {"https://[::1]:2380", "ipv6:[::1]:2380"},        {"unix:///run/kw.sock", "unix:/run/kw.sock"},
-      {"https://b.example:443", "dns:///b.example:443"}};
+  const std::pair<const char*, const char*> cases[] = {{"http://10.0.0.1:2380", "ipv4:10.0.0.1:2380"},
+                                                       {"tcp://a.example:2380/", "dns:///a.example:2380"},
+                                                       {"https://[::1]:2380", "ipv6:[::1]:2380"},
+                                                       {"unix:///run/kw.sock", "unix:/run/kw.sock"},
+                                                       {"https://b.example:443", "dns:///b.example:443"}};
   for (const auto& [text, target] : cases) {
     Url url;
     std::string error;
@@ -85,8 +87,8 @@ TEST(Url, TargetsOfGrpc) {
 }
 
 TEST(Url, FaultsAreNamed) {
-  for (const char* text : {"10.0.0.1:2380", "ftp://a:1", "http://a", "http://a:0", "http://a:65536", "http://:1",
-                           "http://a/b:1", "unix://relative", "http://user@a:1"}) {
+  for (const char* text : {"10.0.0.1:2380", "ftp://a:1", "http://a", "http://a:0", "http://a:65536",
+                           "http://:1", "http://a/b:1", "unix://relative", "http://user@a:1"}) {
     Url url;
     std::string error;
     EXPECT_FALSE(ParseUrl(text, &url, &error)) << text;

@@ -47,7 +47,8 @@ TEST(Transport, FramesOfEverySizeArriveUnchanged) {
   auto members = Connected(2);
   std::mt19937 random(7);
   std::vector<std::string> sent;
-  for (const size_t size : {size_t{0}, size_t{1}, size_t{65535}, size_t{1} << 20, size_t{members[0]->table()->frame_bytes_max}}) {
+  for (const size_t size :
+       {size_t{0}, size_t{1}, size_t{65535}, size_t{1} << 20, size_t{members[0]->table()->frame_bytes_max}}) {
     std::string frame(size, '\0');
     for (char& c : frame) c = static_cast<char>(random());
     ASSERT_TRUE(members[0]->Send(2, frame));

@@ -82,7 +82,6 @@ class TestHost {
     TestHost* self = Self(host);
     std::lock_guard lock(self->mutex_);
     self->lines_.push_back(line);
-    if (getenv("KWDEBUG") != nullptr) fprintf(stderr, "%llu %p %s\n", static_cast<unsigned long long>(Now() / 1000000), static_cast<void*>(self), line.c_str());
     self->changed_.notify_all();
   }
   static uint64_t* Cell(const kw_host* host, uint32_t, const char* name, const char*, const kw_field* labels,
