@@ -14,9 +14,11 @@
 namespace keyway::transport_grpc {
 namespace {
 
-constexpr uint64_t kBackoffMinNs = 10'000'000;
+constexpr uint64_t kBackoffMinNs = 50'000'000;
 constexpr uint64_t kBackoffMaxNs = 1'000'000'000;
 constexpr uint64_t kStableNs = 1'000'000'000;
+// A gRPC channel costs the I/O thread a millisecond and more; the votes that follow a loss come first.
+constexpr uint64_t kFirstRetryNs = 30'000'000;
 constexpr uint64_t kResolveTimeoutNs = 5'000'000'000;
 constexpr uint64_t kUnreachableLogNs = 30'000'000'000;
 constexpr uint64_t kOtherReasonLogNs = 5'000'000'000;
@@ -286,6 +288,7 @@ void Dialer::Lose(const std::string& reason) {
   io_->log().Warn("peer_lost", {{"peer", id_text_}, {"address", address_}, {"reason", reason}});
   if (is_reported_up_) ReportState(KW_PEER_DOWN);
   WaitBeforeRound(was_stable);
+  if (was_stable && !urls_.empty()) SetDeadline(kFirstRetryNs);
 }
 
 void Dialer::CloseChannel() {

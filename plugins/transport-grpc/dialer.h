@@ -5,9 +5,9 @@
 //   waiting -> opening (control stream) -> authenticating -> opening bulk -> up -> waiting ...
 //
 // One round tries every URL in turn, each on a gRPC channel of its own; gRPC resolves names and tries
-// the addresses of one. After a round without success the next one waits 10 ms, doubling up to 1 s, with
-// jitter. A lost connection is dialed again at once, unless it had lasted less than a second; so is a
-// peer that just dialed us.
+// the addresses of one. After a round without success the next one waits 50 ms, doubling up to 1 s, with
+// jitter. A lost connection is dialed again after 30 ms, if it had lasted a second; a peer that just
+// dialed us is dialed at once.
 #pragma once
 
 #include <array>
