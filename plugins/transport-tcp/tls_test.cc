@@ -14,9 +14,16 @@
 #include <string>
 #include <thread>
 
-#include "test_host.h"
+#include "tests/abi/transport_host.h"
+
+extern "C" const kw_entry* kw_plugin_entry_transport_tcp(void);
+
+namespace keyway::transport_test {
+const kw_entry* TransportUnderTest() { return kw_plugin_entry_transport_tcp(); }
+}  // namespace keyway::transport_test
 
 namespace keyway::transport_tcp {
+using namespace transport_test;
 namespace {
 
 template <typename Write>
