@@ -148,6 +148,7 @@ class Core {
   void OnRequest(kw_request* request);
   void Admit(kw_request* request);
   void Propose(kw_request* request);
+  bool IsOverQuota() const;
   bool EncodeProposal(uint64_t id, PendingProposal* pending, std::string* out);
   void SendProposal(uint64_t id, PendingProposal* pending);
   void FlushProposals();
@@ -230,6 +231,7 @@ class Core {
   void AbandonInstall();
 
   // ---- core_store.cc ----
+  void TakeStoreStats();
   void CollectChanges();
   void MaybeWriteStore(bool now);
   void OnStoreWritten(const Applied& applied);
@@ -255,7 +257,7 @@ class Core {
 
   // ---- core_recover.cc ----
   bool ReadEngine(std::string* error, std::optional<Identity>* identity, std::optional<Applied>* applied,
-                  bool* installing);
+                  bool* installing, bool* log_reset);
   bool RestoreFromEngine(std::string* error);
   // Takes an item of the engine or of a snapshot into the state in memory, and into the digest.
   bool RestoreItem(uint32_t table, std::string_view key, std::string_view value, Membership* membership);
@@ -331,6 +333,7 @@ class Core {
   std::unique_ptr<StoreBatch> unwritten_;
   bool store_busy_ = false;
   size_t writing_bytes_ = 0;
+  uint64_t store_live_bytes_ = 0;  // As the engine said last.
   uint64_t unwritten_since_ms_ = 0;
   uint64_t stored_index_ = 0;         // The engine has everything up to it, durably.
   std::deque<uint32_t> entry_bytes_;  // Of the last applied entries, from entry_bytes_from_ on.

@@ -82,8 +82,20 @@ void Core::MaybeWriteStore(bool now) {
       });
 }
 
+void Core::TakeStoreStats() {
+  kw_kv_stats stats{};
+  stats.size = sizeof stats;
+  kw_error error{};
+  error.size = sizeof error;
+  if (deps_.store->stats(deps_.store_plugin, &stats, &error) != KW_OK) return;
+  store_live_bytes_ = stats.live_bytes;
+  Set(metric_db_bytes_, static_cast<int64_t>(stats.disk_bytes));
+  Set(metric_db_bytes_in_use_, static_cast<int64_t>(stats.live_bytes));
+}
+
 void Core::OnStoreWritten(const Applied& applied) {
   stored_index_ = applied.index;
+  TakeStoreStats();
   mvcc_->OnStored(applied.revision);
   if (applied.compacted && applied.compact_revision == mvcc_->compact_revision()) {
     if (!compacted_saved_) {
