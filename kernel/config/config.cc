@@ -30,6 +30,13 @@ constexpr kw_config_field kLimitsFields[] = {
 constexpr kw_config_field kCacheFields[] = {
     {"bytes", "bytes(1MiB..1TiB)", "64MiB", "memory for records that were read or written"},
 };
+constexpr kw_config_field kCheckFields[] = {
+    {"level", "enum(off|cheap|full)", "cheap", "how closely plugins are held to the ABI; full is for tests"},
+    {"deadline_core_warn", "duration(25..60000)", "50ms", "a call on the core thread that is logged"},
+    {"deadline_warn", "duration(25..3600000)", "5s", "any other call or completion that is logged"},
+    {"deadline_stop", "duration(100..86400000)", "60s", "a call or completion that ends the node"},
+    {"deadline_control_stop", "duration(100..86400000)", "10m", "the same for start, stop and recovery"},
+};
 constexpr kw_config_field kTransportFields[] = {
     {"listen_urls", "strings", "[]", "where peers connect; empty: this node's URLs in the members"},
 };
@@ -42,7 +49,8 @@ constexpr KernelSchema kKernelSchemas[] = {{"node", kNodeFields},
                                            {"cluster", kClusterFields},
                                            {"raft", kRaftFields},
                                            {"limits", kLimitsFields},
-                                           {"cache", kCacheFields}};
+                                           {"cache", kCacheFields},
+                                           {"check", kCheckFields}};
 
 // In starting order.
 struct PluginKind {
@@ -186,6 +194,11 @@ class Checker {
     config_.txn_ops_max = number("limits", "txn_ops_max");
     config_.quota_bytes = number("limits", "quota_bytes");
     config_.cache_bytes = number("cache", "bytes");
+    config_.check_level = options("check").Text("level");
+    config_.check_core_warn_ms = number("check", "deadline_core_warn");
+    config_.check_warn_ms = number("check", "deadline_warn");
+    config_.check_stop_ms = number("check", "deadline_stop");
+    config_.check_control_stop_ms = number("check", "deadline_control_stop");
   }
 
   void CheckPluginSections() {

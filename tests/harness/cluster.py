@@ -247,6 +247,10 @@ class KeywayNode(Node):
             "[[metrics]]",
             'plugin = "metrics-prometheus"',
             "",
+            "[check]",
+            f'level = "{self.cluster.option("check", "full")}"',
+            *self.cluster.options.get("check_options", []),
+            "",
             *self.cluster.options.get("limits", []),
         ]
         return "\n".join(lines) + "\n"

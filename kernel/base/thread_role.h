@@ -1,0 +1,15 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Which of the ABI's threads this one is (the thread tags of keyway/abi.h). The kernel's threads say it
+// once when they begin; the checking host compares it with the tag of what is called.
+#pragma once
+
+#include <cstdint>
+
+namespace keyway {
+
+enum class ThreadRole : uint8_t { kOther, kControl, kCore, kLog, kStore, kRead };
+
+inline thread_local ThreadRole thread_role = ThreadRole::kOther;
+
+}  // namespace keyway
