@@ -161,9 +161,13 @@ void CheckedWatchClose(const kw_host* host, uint64_t watch_id) noexcept {
   KernelOf(host).watch_close(host, watch_id);
 }
 const kw_node_state* CheckedState(const kw_host* host) noexcept { return KernelOf(host).state(host); }
+int32_t CheckedPlugins(const kw_host* host, kw_writer* writer) noexcept {
+  Check(host, "kernel.plugins");
+  return KernelOf(host).plugins(host, writer);
+}
 constexpr kw_kernel kCheckedKernel = {
     sizeof(kw_kernel),    0,                 CheckedSubmit, CheckedWatchOpen, CheckedWatchCredit,
-    CheckedWatchProgress, CheckedWatchClose, CheckedState};
+    CheckedWatchProgress, CheckedWatchClose, CheckedState,  CheckedPlugins};
 
 constexpr std::string_view kServices[] = {KW_LOG,     KW_CLOCK,    KW_METRICS, KW_EXPOSITION,
                                           KW_SAMPLES, KW_IDENTITY, KW_KERNEL};

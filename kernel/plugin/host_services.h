@@ -35,6 +35,9 @@ struct NodeServices {
   std::atomic<const kw_kernel*> kernel = nullptr;
   std::atomic<void*> kernel_self = nullptr;
 
+  // What kw_kernel.plugins() writes; set before an API plugin starts.
+  std::string inventory;
+
   // The configured authenticator and the first [[metrics]] plugin, NULL while there is none. Set between
   // their start and the start of plugins that use them.
   std::atomic<kw_plugin*> authenticator_plugin = nullptr;

@@ -11,6 +11,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "kernel/base/check.h"
+#include "kernel/plugin/inventory.h"
 #include "kernel/plugin/manifest.h"
 
 namespace keyway {
@@ -135,6 +136,14 @@ std::vector<Options> PluginSet::PluginOptions() const {
   return all;
 }
 
+std::string PluginSet::Inventory() const {
+  std::vector<InventoryItem> items;
+  for (const Instance& instance : instances_) {
+    items.push_back({instance.section->label, ManifestOf(*instance.descriptor), instance.options});
+  }
+  return InventoryJson(config_.check_level, items);
+}
+
 std::vector<std::string> PluginSet::ListenClientUrls() const {
   std::vector<std::string> urls;
   for (const Instance& instance : instances_) {
@@ -252,6 +261,7 @@ absl::Status PluginSet::Start() {
 
 absl::Status PluginSet::StartApis() {
   KW_CHECK(services_.kernel.load() != nullptr);
+  services_.inventory = Inventory();
   for (Instance& instance : instances_) {
     if (!IsApi(instance)) continue;
     absl::Status started = StartOne(&instance);

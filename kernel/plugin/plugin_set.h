@@ -50,6 +50,8 @@ class PluginSet {
 
   // [i] belongs to config.plugins[i]; complete after a Load() without errors.
   std::vector<Options> PluginOptions() const;
+  // The plugins and their options as JSON: see inventory.h.
+  std::string Inventory() const;
   // What all [[api]] sections name in their option `listen`: the client URLs of this node.
   std::vector<std::string> ListenClientUrls() const;
 

@@ -17,6 +17,7 @@ import os
 import pathlib
 import platform
 import statistics
+import subprocess
 import sys
 import time
 
@@ -215,8 +216,18 @@ class Bench:
                 leader.start().wait_ready()
                 cluster.hashes_agree()
 
+    def abi(self, kind):
+        """What a call through the plugin ABI costs, linked, loaded and behind the checking host."""
+        if kind != "keyway":
+            return
+        program = paths.BUILD / "tests" / "crossing_bench"
+        plugins = paths.BUILD / "lib" / "keyway" / "plugins"
+        answer = subprocess.run([program, plugins], check=True, capture_output=True, text=True)
+        for row, nanoseconds in json.loads(answer.stdout).items():
+            self.record(kind, f"abi {row} ns/call", nanoseconds)
 
-GROUPS = ["put", "range", "txn", "list", "watch", "memory", "three", "failover"]
+
+GROUPS = ["put", "range", "txn", "list", "watch", "memory", "three", "failover", "abi"]
 
 
 def resident_mib(pid, field):

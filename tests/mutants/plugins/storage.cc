@@ -37,17 +37,18 @@ struct Batch {
 
 std::unique_ptr<Batch> held_back;
 const uint8_t* kept_slice = nullptr;
+int* volatile nowhere = nullptr;
 uint64_t writes = 0;  // [store]
 std::map<kw_kv_view*, std::vector<std::unique_ptr<std::string>>> copies;  // Of one reader at a time.
 
 int32_t Write(kw_plugin*, const kw_kv_op* ops, size_t count, kw_error* error) {
   ++writes;
-  const bool is_late = writes > 3;  // The node has started by then.
+  const bool is_late = writes > 1;  // The first is the node's identity.
   if (me.is("throws-in-write") && is_late) throw std::runtime_error("a mutant's write");
   if (me.is("hangs-in-write") && is_late) {
     while (true) std::this_thread::sleep_for(std::chrono::seconds(1));
   }
-  if (me.is("crashes-in-write") && is_late) *reinterpret_cast<volatile int*>(8) = 1;
+  if (me.is("crashes-in-write") && is_late) *nowhere = 1;
   if (me.is("writes-part-of-a-batch") && is_late && count > 1) {
     return Inner().write(me.inner, ops, count - 1, error);
   }
@@ -77,8 +78,8 @@ int32_t Write(kw_plugin*, const kw_kv_op* ops, size_t count, kw_error* error) {
 }
 
 int32_t Sync(kw_plugin*, kw_error* error) {
-  if (me.is("answers-a-garbage-code") && writes > 3) return 77;
-  if (me.is("leaves-the-error-empty") && writes > 3) return KW_DATA_LOSS;
+  if (me.is("answers-a-garbage-code") && writes > 1) return 77;
+  if (me.is("leaves-the-error-empty") && writes > 1) return KW_DATA_LOSS;
   return Inner().sync(me.inner, error);
 }
 int32_t ViewOpen(kw_plugin*, kw_kv_view** out, kw_error* error) {
