@@ -17,21 +17,27 @@ struct Ticket {
 };
 thread_local Ticket ticket;
 
+std::array<CallStack, kStacksMax> stacks;
+std::atomic<size_t> taken_count{0};  // Stacks behind it were never used.
+
 CallStack* Take() {
-  for (CallStack& stack : AllCallStacks()) {
-    if (!stack.is_taken.load(std::memory_order_relaxed) &&
-        !stack.is_taken.exchange(true, std::memory_order_acquire)) {
-      return &stack;
+  for (size_t i = 0; i < kStacksMax; ++i) {
+    if (stacks[i].is_taken.load(std::memory_order_relaxed) ||
+        stacks[i].is_taken.exchange(true, std::memory_order_acquire)) {
+      continue;
     }
+    size_t count = taken_count.load(std::memory_order_relaxed);
+    while (count < i + 1 && !taken_count.compare_exchange_weak(count, i + 1)) {
+    }
+    return &stacks[i];
   }
   return nullptr;
 }
 
 }  // namespace
 
-std::array<CallStack, kStacksMax>& AllCallStacks() {
-  static auto* stacks = new std::array<CallStack, kStacksMax>;
-  return *stacks;
+std::span<CallStack> AllCallStacks() {
+  return std::span(stacks).first(taken_count.load(std::memory_order_acquire));
 }
 
 CallStack* OwnCallStack() {

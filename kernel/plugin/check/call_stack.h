@@ -8,6 +8,7 @@
 #include <atomic>
 #include <cstddef>
 #include <cstdint>
+#include <span>
 
 namespace keyway::check {
 
@@ -37,8 +38,8 @@ struct CallStack {
   std::atomic<bool> is_taken{false};
 };
 
-// All stacks, for the watchdog. [any]
-std::array<CallStack, kStacksMax>& AllCallStacks();
+// All stacks that were ever taken, for the watchdog. [any]
+std::span<CallStack> AllCallStacks();
 // Of this thread; taken at the first call and given back at the thread's end. NULL: there are too many.
 CallStack* OwnCallStack();
 // The same without taking one: for signal handlers.

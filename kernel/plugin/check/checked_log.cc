@@ -148,6 +148,7 @@ PendingCall* CheckedLog::Submit(const Function& function, kw_completion* complet
 
 int32_t CheckedLog::Submitted(PendingCall* call, int32_t code) {
   if (code != KW_PENDING) {
+    pending_.CheckNotFired(*call, code);
     // It never completes: the place in the order is free again, or used up now.
     if (code == KW_OK) {
       call->on_done(call, code);

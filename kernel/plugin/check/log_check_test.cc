@@ -111,7 +111,7 @@ TEST_F(LogCheck, DoneOrFinalCode) {
     return KW_OK + 0;
   };
   checked_ = std::make_unique<CheckedLog>(subject_, &log_.plugin, table);
-  EXPECT_EXIT(Append(1), kCondemned, "rule done-or-final-code|rule completions-in-order");
+  EXPECT_EXIT(Append(1), kCondemned, "completed and returned the final code 0 as well \\(rule done-or-final-code\\)");
 }
 
 TEST_F(LogCheck, DoneCodeOfTheEnum) {

@@ -36,19 +36,21 @@ PendingCall* PendingCalls::Begin(const Function& function, kw_completion* origin
   return call;
 }
 
+void PendingCalls::CheckNotFired(const PendingCall& call, int32_t code) const {
+  if ((call.state.load(std::memory_order_acquire) & kFired) == 0) return;
+  subject_.Condemn(call.function->name, "done-or-final-code",
+                   absl::StrCat("completed and returned the final code ", code, " as well"));
+}
+
 int32_t PendingCalls::Returned(PendingCall* call, int32_t code) {
   if (code == KW_PENDING) {
     const uint32_t before = call->state.fetch_or(kReturned, std::memory_order_acq_rel);
     if ((before & kForwarded) != 0) Release(call);
     return code;
   }
-  const char* name = call->function->name;
-  CheckCode(subject_, name, code);
-  const uint32_t before = call->state.fetch_or(kFinal, std::memory_order_acq_rel);
-  if ((before & kFired) != 0) {
-    subject_.Condemn(name, "done-or-final-code",
-                     absl::StrCat("completed and returned the final code ", code, " as well"));
-  }
+  CheckCode(subject_, call->function->name, code);
+  CheckNotFired(*call, code);
+  call->state.fetch_or(kFinal, std::memory_order_acq_rel);
   Release(call);
   return code;
 }

@@ -41,6 +41,8 @@ class PendingCalls {
 
   // Before the call. Its facade goes to the plugin.
   PendingCall* Begin(const Function& function, kw_completion* original);
+  // After a final code: condemns if done() was called as well.
+  void CheckNotFired(const PendingCall& call, int32_t code) const;
   // After the call; checks and returns its code, which fits a function that takes a completion.
   int32_t Returned(PendingCall* call, int32_t code);
 

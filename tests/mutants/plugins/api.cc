@@ -43,6 +43,24 @@ void Prepare() {
   request.range.key = {kKey, 1};
 }
 
+// A put, which takes as long as the disk does.
+void SubmitPut() {
+  static kw_op op = {};
+  static kw_txn_request put = {};
+  static kw_request* const puts[] = {&put.req};
+  op.kind = KW_OP_PUT;
+  op.key = op.value = request.range.key;
+  put.req = request.req;
+  put.req.size = sizeof put;
+  put.req.kind = KW_REQ_TXN;
+  put.req.flags = 0;
+  put.req.done = Done;
+  put.txn_flags = KW_TXN_PLAIN;
+  put.txn.then_ops = &op;
+  put.txn.then_count = 1;
+  Kernel().submit(me.host, puts, 1);
+}
+
 void Authenticated(kw_completion* completion, int32_t, const kw_error*) {
   auto* count = static_cast<std::atomic<int>*>(completion->ctx);
   count->fetch_add(1);
@@ -94,12 +112,8 @@ int32_t Start(kw_plugin*, kw_error* error) {
 }
 void Stop(kw_plugin*) {
   worker.join();
-  if (me.is("stops-before-done")) {
-    Prepare();
-    request.req.flags = 0;
-    Kernel().submit(me.host, requests, 1);
-  }
   me.inner->stop(me.inner);
+  if (me.is("stops-before-done")) SubmitPut();
 }
 void Destroy(kw_plugin*) {
   if (me.is("submits-after-stop")) {

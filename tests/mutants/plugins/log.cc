@@ -40,6 +40,13 @@ void DoneTwice(kw_completion* own, int32_t code, const kw_error* error) {
   host->done(host, code, error);
   host->done(host, code, error);
 }
+std::atomic<int> told{0};
+void DoneAndTold(kw_completion* own, int32_t code, const kw_error* error) {
+  kw_completion* host = HostOf(own);
+  host->done(host, code, error);
+  told = 1;
+  told.notify_all();
+}
 void Never(kw_completion*, int32_t, const kw_error*) {}
 void Nothing(kw_completion* own, int32_t, const kw_error*) { delete static_cast<Relay*>(own->ctx); }
 
@@ -97,7 +104,10 @@ int32_t Append(kw_plugin*, const kw_log_entry* entries, size_t count, const kw_h
   if (is_late && me.is("completes-never")) completion = &NewRelay(completion, Never)->own;
   if (is_late && me.is("completes-out-of-order")) completion = &NewRelay(completion, Swapped)->own;
   if (is_late && me.is("completes-and-returns")) {
-    Inner().append(me.inner, entries, count, hard_state, completion);
+    Relay* relay = NewRelay(completion, DoneAndTold);
+    told = 0;
+    Inner().append(me.inner, entries, count, hard_state, &relay->own);
+    told.wait(0);
     return KW_OK;
   }
   return Inner().append(me.inner, entries, count, hard_state, completion);
