@@ -45,12 +45,9 @@ struct KernelSchema {
   std::string_view name;
   std::span<const kw_config_field> fields;
 };
-constexpr KernelSchema kKernelSchemas[] = {{"node", kNodeFields},
-                                           {"cluster", kClusterFields},
-                                           {"raft", kRaftFields},
-                                           {"limits", kLimitsFields},
-                                           {"cache", kCacheFields},
-                                           {"check", kCheckFields}};
+constexpr KernelSchema kKernelSchemas[] = {{"node", kNodeFields},   {"cluster", kClusterFields},
+                                           {"raft", kRaftFields},   {"limits", kLimitsFields},
+                                           {"cache", kCacheFields}, {"check", kCheckFields}};
 
 // In starting order.
 struct PluginKind {

@@ -165,9 +165,11 @@ int32_t CheckedPlugins(const kw_host* host, kw_writer* writer) noexcept {
   Check(host, "kernel.plugins");
   return KernelOf(host).plugins(host, writer);
 }
-constexpr kw_kernel kCheckedKernel = {
-    sizeof(kw_kernel),    0,                 CheckedSubmit, CheckedWatchOpen, CheckedWatchCredit,
-    CheckedWatchProgress, CheckedWatchClose, CheckedState,  CheckedPlugins};
+constexpr kw_kernel kCheckedKernel = {sizeof(kw_kernel),  0,
+                                      CheckedSubmit,      CheckedWatchOpen,
+                                      CheckedWatchCredit, CheckedWatchProgress,
+                                      CheckedWatchClose,  CheckedState,
+                                      CheckedPlugins};
 
 constexpr std::string_view kServices[] = {KW_LOG,     KW_CLOCK,    KW_METRICS, KW_EXPOSITION,
                                           KW_SAMPLES, KW_IDENTITY, KW_KERNEL};

@@ -159,8 +159,7 @@ absl::Status PluginSet::Create() {
   const check::Level level = check::LevelOf(config_.check_level);
   if (level != check::Level::kOff) {
     const check::Deadlines deadlines = {config_.check_core_warn_ms * 1'000'000,
-                                        config_.check_warn_ms * 1'000'000,
-                                        config_.check_stop_ms * 1'000'000,
+                                        config_.check_warn_ms * 1'000'000, config_.check_stop_ms * 1'000'000,
                                         config_.check_control_stop_ms * 1'000'000};
     checker_ = std::make_unique<check::Checker>(level, deadlines, services_.clock, services_.logger);
   }

@@ -88,7 +88,7 @@ class PluginSet {
   PluginLoader& loader_;
   NodeServices& services_;
   std::unique_ptr<check::Checker> checker_;  // NULL at level off.
-  std::vector<Instance> instances_;  // In starting order; fixed after Load().
+  std::vector<Instance> instances_;          // In starting order; fixed after Load().
   Role<kw_kv_store> store_;
   Role<kw_log_store> log_;
   Role<kw_transport> transport_;

@@ -38,7 +38,8 @@ bool ParseTarget(const Context& context, std::string text, Target* out) {
   if (colon == std::string::npos || colon == 0) return false;
   out->host = text.substr(0, colon);
   out->port = text.substr(colon + 1);
-  if (out->host.front() == '[' && out->host.back() == ']') out->host = out->host.substr(1, out->host.size() - 2);
+  if (out->host.front() == '[' && out->host.back() == ']')
+    out->host = out->host.substr(1, out->host.size() - 2);
   return true;
 }
 
@@ -133,8 +134,8 @@ class Stream {
     while (out->size() < kAnswerBytesMax) {
       const ssize_t got =
           ssl_ != nullptr ? SSL_read(ssl_, bytes, sizeof bytes) : recv(fd_, bytes, sizeof bytes, 0);
-      if (got == 0 || (ssl_ != nullptr && got < 0 && SSL_get_error(ssl_, static_cast<int>(got)) ==
-                                                         SSL_ERROR_ZERO_RETURN)) {
+      if (got == 0 || (ssl_ != nullptr && got < 0 &&
+                       SSL_get_error(ssl_, static_cast<int>(got)) == SSL_ERROR_ZERO_RETURN)) {
         return true;
       }
       if (got < 0) return ssl_ != nullptr && !out->empty();  // Closed without a close_notify.
@@ -169,7 +170,8 @@ int HttpGet(const Context& context, const std::string& endpoint, const std::stri
     *error = place + *error;
     return kBadConnection;
   }
-  const std::string request = "GET " + path + " HTTP/1.1\r\nHost: " + target.host + "\r\nConnection: close\r\n\r\n";
+  const std::string request =
+      "GET " + path + " HTTP/1.1\r\nHost: " + target.host + "\r\nConnection: close\r\n\r\n";
   std::string answer;
   if (!stream.Write(request) || !stream.ReadAll(&answer)) {
     *error = place + "the answer did not come in time, or not whole";

@@ -290,7 +290,9 @@ void AddPluginCommands(CLI::App* app, Context* context) {
   auto list_running = std::make_shared<bool>(false);
   list->add_flag("--running", *list_running, "those of the node behind --endpoints");
   list->callback([=] {
-    context->command = [=] { return *list_running ? RunListRunning(*context) : RunList(*context, *directory); };
+    context->command = [=] {
+      return *list_running ? RunListRunning(*context) : RunList(*context, *directory);
+    };
   });
   CLI::App* inspect = plugin->add_subcommand("inspect", "Show one plugin");
   auto path = std::make_shared<std::string>();

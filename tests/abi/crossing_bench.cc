@@ -37,8 +37,7 @@ constexpr int kRuns = 7;
 
 const void* NoService(const kw_host*, const char*) { return nullptr; }
 const kw_host host = {sizeof(kw_host), KW_ABI_MAJOR, KW_ABI_MINOR, nullptr, "bench", NoService};
-const kw_transport_sink sink = {sizeof(kw_transport_sink), 0, nullptr,
-                                [](void*, const kw_frame*, size_t) {},
+const kw_transport_sink sink = {sizeof(kw_transport_sink), 0, nullptr, [](void*, const kw_frame*, size_t) {},
                                 [](void*, uint64_t, uint32_t, kw_slice) {}};
 
 const kw_entry* Load(const std::string& path) {
@@ -112,7 +111,8 @@ int main(int argc, char** argv) {
     started.insert(started.end(), {way.store_plugin, way.transport_plugin});
     const void* store_table = way.store_plugin->get(way.store_plugin, KW_KV_STORE);
     const void* transport_table = way.transport_plugin->get(way.transport_plugin, KW_TRANSPORT);
-    if (!CompleteTable(store_table, &way.store).ok() || !CompleteTable(transport_table, &way.transport).ok()) {
+    if (!CompleteTable(store_table, &way.store).ok() ||
+        !CompleteTable(transport_table, &way.transport).ok()) {
       Fail("a table is not complete");
     }
     ways.push_back(way);
@@ -136,7 +136,8 @@ int main(int argc, char** argv) {
     const Way& off = ways[1];
     const check::Subject* subject = check::Subject::Make("bench", level, &logger);
     stores.push_back(std::make_unique<check::CheckedStore>(subject, off.store_plugin, off.store));
-    transports.push_back(std::make_unique<check::CheckedTransport>(subject, off.transport_plugin, off.transport));
+    transports.push_back(
+        std::make_unique<check::CheckedTransport>(subject, off.transport_plugin, off.transport));
     ways.push_back({level == check::Level::kCheap ? "cheap" : "full", stores.back()->plugin(),
                     transports.back()->plugin(), stores.back()->table(), transports.back()->table()});
   }

@@ -126,6 +126,11 @@ class MutantNode(KeywayNode):
         return "\n".join(lines) + "\n"
 
 
+class MutantCluster(Cluster):
+    KINDS = {"keyway": MutantNode}
+    BAD_LOG = re.compile(r"Sanitizer|CHECK failed")
+
+
 @pytest.fixture
 def make_node(kind, label):
     if kind != "keyway":
@@ -133,8 +138,7 @@ def make_node(kind, label):
     made = []
 
     def make(case=None):
-        cluster = Cluster.__new__(MutantCluster)
-        cluster.__init__("keyway", 1, label)
+        cluster = MutantCluster("keyway", 1, label)
         made.append(cluster)
         node = cluster.one
         node.case = case
@@ -143,10 +147,6 @@ def make_node(kind, label):
     yield make
     for cluster in made:
         cluster.close()
-
-
-class MutantCluster(Cluster):
-    KINDS = {"keyway": MutantNode}
 
 
 def put(node, key, value):

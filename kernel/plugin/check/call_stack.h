@@ -17,9 +17,10 @@ class Subject;
 // The tags of keyway/abi.h.
 enum class ThreadTag : uint8_t { kControl, kCore, kLog, kStore, kRead, kAny };
 
-struct Function {      // [static]
-  const char* name;    // "kv-store.write"
+struct Function {    // [static]
+  const char* name;  // "kv-store.write"
   ThreadTag tag = ThreadTag::kAny;
+  bool is_long = false;  // Its completion may take as long as [control] functions.
 };
 
 struct CallFrame {

@@ -62,9 +62,8 @@ void CheckedAuthenticator::OnAuthenticated(PendingCall* call, int32_t code) {
 int32_t CheckedAuthenticator::Tls(kw_plugin* plugin, const char* role, kw_tls** out, kw_error* error) {
   CheckedAuthenticator& self = Self(plugin);
   kw_tls* given = nullptr;
-  const int32_t code = CheckedCall(self.subject_, kTls, error, [&] {
-    return self.table_.tls(self.inner_, role, &given, error);
-  });
+  const int32_t code = CheckedCall(self.subject_, kTls, error,
+                                   [&] { return self.table_.tls(self.inner_, role, &given, error); });
   if (code != KW_OK) return code;
   *out = given;
   if (given == nullptr) return code;  // Plain text.
@@ -88,9 +87,8 @@ CheckedObserver::CheckedObserver(const Subject* subject, kw_plugin* inner, const
 int32_t CheckedObserver::Render(kw_plugin* plugin, const kw_sample* samples, size_t sample_count,
                                 kw_writer* writer, kw_error* error) {
   CheckedObserver& self = *static_cast<CheckedObserver*>(plugin->self);
-  return CheckedCall(self.subject_, kRender, error, [&] {
-    return self.table_.render(self.inner_, samples, sample_count, writer, error);
-  });
+  return CheckedCall(self.subject_, kRender, error,
+                     [&] { return self.table_.render(self.inner_, samples, sample_count, writer, error); });
 }
 
 }  // namespace keyway::check

@@ -118,11 +118,11 @@ int32_t CheckedLog::Recover(kw_hard_state* hard_state, kw_log_bounds* bounds, kw
   if (is_recovered_.exchange(true)) {
     subject_.CondemnKernel(kRecover.name, "recover-once", "was called twice");
   }
-  const int32_t code = CheckedCall(subject_, kRecover, error, [&] {
-    return table_.recover(inner_, hard_state, bounds, error);
-  });
+  const int32_t code = CheckedCall(subject_, kRecover, error,
+                                   [&] { return table_.recover(inner_, hard_state, bounds, error); });
   if (code != KW_OK) return code;
-  if (bounds->first == 0 || bounds->last + 1 < bounds->first || (bounds->first > 1 && bounds->base_term == 0)) {
+  if (bounds->first == 0 || bounds->last + 1 < bounds->first ||
+      (bounds->first > 1 && bounds->base_term == 0)) {
     subject_.Condemn(kRecover.name, "sound-bounds",
                      absl::StrCat("gave the bounds first ", bounds->first, ", last ", bounds->last,
                                   ", base_term ", bounds->base_term));
@@ -237,9 +237,8 @@ int32_t CheckedLog::TruncatePrefix(uint64_t first_kept, kw_completion* completio
   PendingCall* call = Submit(kTruncatePrefix, completion, &CheckedLog::OnTruncated);
   call->numbers[0] = first_kept;
   first_.store(std::max(first_.load(std::memory_order_relaxed), first_kept), std::memory_order_release);
-  return Submitted(call, Guarded(subject_, kTruncatePrefix, [&] {
-                     return table_.truncate_prefix(inner_, first_kept, &call->facade);
-                   }));
+  return Submitted(call, Guarded(subject_, kTruncatePrefix,
+                                 [&] { return table_.truncate_prefix(inner_, first_kept, &call->facade); }));
 }
 
 void CheckedLog::OnTruncated(PendingCall* call, int32_t code) {
@@ -263,9 +262,8 @@ int32_t CheckedLog::Reset(uint64_t base_index, uint64_t base_term, kw_completion
     shadow_.clear();
     shadow_first_ = base_index + 1;
   }
-  return Submitted(call, Guarded(subject_, kReset, [&] {
-                     return table_.reset(inner_, base_index, base_term, &call->facade);
-                   }));
+  return Submitted(call, Guarded(subject_, kReset,
+                                 [&] { return table_.reset(inner_, base_index, base_term, &call->facade); }));
 }
 
 void CheckedLog::OnReset(PendingCall* call, int32_t code) {
@@ -288,9 +286,8 @@ int32_t CheckedLog::Read(uint64_t begin, uint64_t end, uint64_t bytes_max, kw_lo
   const uint64_t epoch = epoch_.load(std::memory_order_acquire);
   const bool must_be_there = IsAcknowledged(begin, end);
   kw_log_batch* inner = nullptr;
-  const int32_t code = CheckedCall(subject_, kRead, error, [&] {
-    return table_.read(inner_, begin, end, bytes_max, &inner, error);
-  });
+  const int32_t code = CheckedCall(subject_, kRead, error,
+                                   [&] { return table_.read(inner_, begin, end, bytes_max, &inner, error); });
   if (code != KW_OK) {
     const bool is_missing = code == KW_OUT_OF_RANGE || code == KW_NOT_FOUND;
     if (is_missing && must_be_there && IsAcknowledged(begin, end) && epoch == epoch_.load()) {

@@ -18,10 +18,10 @@ constexpr Function kCursorOpen{"kv-store.cursor_open", ThreadTag::kRead};
 constexpr Function kCursorNext{"kv-store.cursor_next", ThreadTag::kRead};
 constexpr Function kCursorClose{"kv-store.cursor_close", ThreadTag::kAny};
 constexpr Function kStats{"kv-store.stats", ThreadTag::kAny};
-constexpr Function kCheckpoint{"kv-store.checkpoint", ThreadTag::kAny};
-constexpr Function kReclaim{"kv-store.reclaim", ThreadTag::kAny};
+constexpr Function kCheckpoint{"kv-store.checkpoint", ThreadTag::kAny, true};
+constexpr Function kReclaim{"kv-store.reclaim", ThreadTag::kAny, true};
 
-constexpr size_t kKeptMax = 4096;        // Of one view or cursor.
+constexpr size_t kKeptMax = 4096;         // Of one view or cursor.
 constexpr size_t kVerifiedKeysMax = 128;  // Of one batch.
 
 }  // namespace
@@ -41,9 +41,8 @@ struct StoreThunks {
     auto view = std::make_unique<CheckedStore::View>();
     view->inner = nullptr;
     view->batch = self.subject_.is_full() ? self.shadow_.batch() : 0;
-    const int32_t code = CheckedCall(self.subject_, kViewOpen, error, [&] {
-      return self.table_.view_open(self.inner_, &view->inner, error);
-    });
+    const int32_t code = CheckedCall(self.subject_, kViewOpen, error,
+                                     [&] { return self.table_.view_open(self.inner_, &view->inner, error); });
     if (code != KW_OK) return code;
     if (view->inner == nullptr) {
       self.subject_.Condemn(kViewOpen.name, "result-given", "answered KW_OK without a view");
@@ -160,8 +159,7 @@ void CheckedStore::CheckStopped() const {
 int32_t CheckedStore::Write(const kw_kv_op* ops, size_t op_count, kw_error* error) {
   SerialLane::Scope serial(&store_lane_, subject_, kWrite);
   if (!subject_.is_full()) {
-    return CheckedCall(subject_, kWrite, error,
-                       [&] { return table_.write(inner_, ops, op_count, error); });
+    return CheckedCall(subject_, kWrite, error, [&] { return table_.write(inner_, ops, op_count, error); });
   }
   size_t bytes = PoisonedCopy::RoundUp(op_count * sizeof(kw_kv_op));
   for (size_t i = 0; i < op_count; ++i) {
@@ -199,8 +197,9 @@ void CheckedStore::VerifyLastBatch() {
   for (const StoreShadow::Key& each : shadow_.KeysOfLastBatch(kVerifiedKeysMax)) {
     const kw_slice key = ToSlice(each.second);
     kw_slice value{};
-    if (Guarded(subject_, kGet,
-                [&] { return table_.get(inner_, view.inner, each.first, &key, 1, &value, &error); }) == KW_OK) {
+    if (Guarded(subject_, kGet, [&] {
+          return table_.get(inner_, view.inner, each.first, &key, 1, &value, &error);
+        }) == KW_OK) {
       CheckSeen(view, each.first, key, value, kWrite);
     }
   }
@@ -280,7 +279,8 @@ void CheckedStore::CheckPair(Cursor* cursor, const kw_kv_pair& pair) const {
     subject_.Condemn(kCursorNext.name, "pairs-in-order", "gave a key outside of the cursor's bounds");
   }
   if (cursor->has_last && (cursor->is_descending ? key >= cursor->last : key <= cursor->last)) {
-    subject_.Condemn(kCursorNext.name, "pairs-in-order", "gave a key that does not come after the one before");
+    subject_.Condemn(kCursorNext.name, "pairs-in-order",
+                     "gave a key that does not come after the one before");
   }
 }
 

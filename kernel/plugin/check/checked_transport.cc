@@ -138,8 +138,7 @@ size_t CheckedTransport::Send(const kw_frame* frames, size_t frame_count) {
     }
     frames = copied;
   }
-  const size_t taken =
-      Guarded(subject_, kSend, [&] { return table_.send(inner_, frames, frame_count); });
+  const size_t taken = Guarded(subject_, kSend, [&] { return table_.send(inner_, frames, frame_count); });
   if (taken > frame_count) [[unlikely]] {
     subject_.Condemn(kSend.name, "taken-within-given",
                      absl::StrCat("took ", taken, " frames of ", frame_count));

@@ -46,8 +46,7 @@ const CallFrame* OwnFrame() {
 }
 
 void OnSignal(int number, siginfo_t* info, void* context) {
-  const SealedOwner owner =
-      number == SIGSEGV || number == SIGBUS ? FindSealed(info->si_addr) : SealedOwner{};
+  const SealedOwner owner = number == SIGSEGV || number == SIGBUS ? FindSealed(info->si_addr) : SealedOwner{};
   if (owner.subject != nullptr) {
     Line line;
     line << "plugin " << owner.subject->plugin() << " broke the contract: " << owner.function->name

@@ -87,11 +87,10 @@ inline kw_kv_store MemoryStore::Table() const {
     }
     return KW_OK + 0;
   };
-  table.cursor_open = [](kw_plugin*, kw_kv_view* view, uint32_t number, kw_slice begin, kw_slice end, uint32_t,
-                         kw_kv_cursor** out, kw_error*) {
-    *out = reinterpret_cast<kw_kv_cursor*>(new MemoryCursor{reinterpret_cast<MemoryView*>(view), number,
-                                                            std::string(ToView(begin)),
-                                                            std::string(ToView(end))});
+  table.cursor_open = [](kw_plugin*, kw_kv_view* view, uint32_t number, kw_slice begin, kw_slice end,
+                         uint32_t, kw_kv_cursor** out, kw_error*) {
+    *out = reinterpret_cast<kw_kv_cursor*>(new MemoryCursor{
+        reinterpret_cast<MemoryView*>(view), number, std::string(ToView(begin)), std::string(ToView(end))});
     return KW_OK + 0;
   };
   table.cursor_next = [](kw_plugin* p, kw_kv_cursor* given, kw_kv_pair* pairs, size_t capacity, size_t* count,
@@ -99,7 +98,8 @@ inline kw_kv_store MemoryStore::Table() const {
     auto* cursor = reinterpret_cast<MemoryCursor*>(given);
     auto at = cursor->view->pairs.lower_bound({cursor->table, cursor->at});
     for (*count = 0; *count < capacity && at != cursor->view->pairs.end(); ++at) {
-      if (at->first.first != cursor->table || (!cursor->end.empty() && at->first.second >= cursor->end)) break;
+      if (at->first.first != cursor->table || (!cursor->end.empty() && at->first.second >= cursor->end))
+        break;
       pairs[(*count)++] = {ToSlice(at->first.second), ToSlice(at->second)};
       cursor->at = at->first.second + '\0';
     }
@@ -124,9 +124,9 @@ class MemoryLog {
   kw_log_bounds bounds{1, 0, 0};
   std::map<uint64_t, std::pair<kw_log_entry, std::string>> entries;
   std::vector<kw_completion*> pending;
-  int32_t refusal = KW_OK;       // What append answers instead.
+  int32_t refusal = KW_OK;  // What append answers instead.
   std::function<void(std::vector<kw_log_entry>*)> reading;
-  bool drops = false;            // Loses what it is given.
+  bool drops = false;  // Loses what it is given.
 
   void Complete(size_t which = 0, int32_t code = KW_OK) {
     kw_completion* completion = pending.at(which);

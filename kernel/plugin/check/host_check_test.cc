@@ -107,7 +107,8 @@ TEST_F(TransportCheck, SoundFrames) {
   Make(Level::kCheap);
   EXPECT_EXIT(Receive(5), kCondemned, "in lane 5 \\(rule sound-frames\\)");
   EXPECT_EXIT(Receive(0, "body"), kCondemned, "rule sound-frames");
-  EXPECT_EXIT(given_sink->peer_state(given_sink->self, 2, 9, {}), kCondemned, "the state 9 \\(rule sound-frames");
+  EXPECT_EXIT(given_sink->peer_state(given_sink->self, 2, 9, {}), kCondemned,
+              "the state 9 \\(rule sound-frames");
 }
 
 TEST_F(TransportCheck, NoCallAfterStop) {
@@ -159,8 +160,9 @@ TEST(AuthenticatorCheck, PrincipalWithinBounds) {
     length = 9;
     EXPECT_EQ(ask(), KW_PENDING);
     length = 300;
-    EXPECT_EXIT(ask(), kCondemned, "gave a principal of 300 bytes; 248 are the most "
-                                   "\\(rule principal-within-bounds\\)");
+    EXPECT_EXIT(ask(), kCondemned,
+                "gave a principal of 300 bytes; 248 are the most "
+                "\\(rule principal-within-bounds\\)");
     length = 301;
     EXPECT_EXIT(ask(), kCondemned, "rule principal-within-bounds");
   }
@@ -299,7 +301,8 @@ TEST_F(HostCheckTest, ReplyIsNotReadAfterItsRelease) {
         volatile int64_t revision = reply_->revision;
         (void)revision;
       },
-      kCondemned, "plugin api-x broke the contract: reply.release used an argument .*\\(rule argument-lifetime");
+      kCondemned,
+      "plugin api-x broke the contract: reply.release used an argument .*\\(rule argument-lifetime");
   EXPECT_EXIT(reply_->release(reply_), kCondemned, "rule argument-lifetime");
 }
 
@@ -323,7 +326,8 @@ TEST_F(HostCheckTest, DeliveriesAreReleasedOnce) {
   kernel_sink->deliver(kernel_sink->self, &inner);
   EXPECT_EXIT(check_->CheckStopped(), kCondemned, "1 deliveries .*\\(rule released-before-stop\\)");
   given->release(given);
-  EXPECT_EXIT(given->release(given), kCondemned, "delivery.release was called twice \\(rule released-once\\)");
+  EXPECT_EXIT(given->release(given), kCondemned,
+              "delivery.release was called twice \\(rule released-once\\)");
   check_->CheckStopped();
 }
 

@@ -41,8 +41,7 @@ class LogCheck : public ::testing::Test {
   }
   int32_t Read(uint64_t begin, uint64_t end) {
     kw_log_batch* batch = nullptr;
-    const int32_t code =
-        checked_->table().read(checked_->plugin(), begin, end, 1 << 20, &batch, &error_);
+    const int32_t code = checked_->table().read(checked_->plugin(), begin, end, 1 << 20, &batch, &error_);
     if (code == KW_OK) batch->release(batch);
     return code;
   }
@@ -80,7 +79,8 @@ TEST_F(LogCheck, KeepsQuietAboutAGoodLog) {
 TEST_F(LogCheck, SoundBounds) {
   Make(Level::kCheap);
   log_.bounds = {5, 2, 1};
-  EXPECT_EXIT(Recover(), kCondemned, "log-store.recover gave the bounds first 5, last 2.*\\(rule sound-bounds");
+  EXPECT_EXIT(Recover(), kCondemned,
+              "log-store.recover gave the bounds first 5, last 2.*\\(rule sound-bounds");
 }
 
 TEST_F(LogCheck, CompletionsInOrder) {
@@ -106,12 +106,14 @@ TEST_F(LogCheck, DoneOrFinalCode) {
   Make(Level::kCheap);
   Recover();
   kw_log_store table = log_.Table();
-  table.append = [](kw_plugin*, const kw_log_entry*, size_t, const kw_hard_state*, kw_completion* completion) {
+  table.append = [](kw_plugin*, const kw_log_entry*, size_t, const kw_hard_state*,
+                    kw_completion* completion) {
     completion->done(completion, KW_OK, nullptr);
     return KW_OK + 0;
   };
   checked_ = std::make_unique<CheckedLog>(subject_, &log_.plugin, table);
-  EXPECT_EXIT(Append(1), kCondemned, "completed and returned the final code 0 as well \\(rule done-or-final-code\\)");
+  EXPECT_EXIT(Append(1), kCondemned,
+              "completed and returned the final code 0 as well \\(rule done-or-final-code\\)");
 }
 
 TEST_F(LogCheck, DoneCodeOfTheEnum) {
@@ -144,7 +146,8 @@ TEST_F(LogCheck, EntriesConsecutive) {
   Recover();
   for (uint64_t i = 1; i <= 5; ++i) Append(i);
   log_.reading = [](std::vector<kw_log_entry>* entries) { (*entries)[1].index = 9; };
-  EXPECT_EXIT(Read(1, 4), kCondemned, "gave entry 9 of term 1 where 2 comes next \\(rule entries-consecutive");
+  EXPECT_EXIT(Read(1, 4), kCondemned,
+              "gave entry 9 of term 1 where 2 comes next \\(rule entries-consecutive");
   log_.reading = [](std::vector<kw_log_entry>* entries) { (*entries)[1].term = 0; };
   EXPECT_EXIT(Read(1, 4), kCondemned, "rule entries-consecutive");
   log_.reading = [](std::vector<kw_log_entry>* entries) { entries->push_back(entries->back()); };
@@ -217,7 +220,8 @@ TEST_F(LogCheck, WatchdogEndsWhatNeverCompletes) {
         Append(1);
         while (true) pause();
       },
-      kCondemned, "log-store.append has not called done\\(\\) for 1[0-9][0-9] ms \\(rule within-the-deadline");
+      kCondemned,
+      "log-store.append has not called done\\(\\) for 1[0-9][0-9] ms \\(rule within-the-deadline");
 }
 
 TEST_F(LogCheck, WatchdogEndsWhatNeverReturns) {

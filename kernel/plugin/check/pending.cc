@@ -64,8 +64,9 @@ void PendingCalls::Done(kw_completion* completion, int32_t code, const kw_error*
     self.subject_.Condemn(name, "no-call-after-stop", "called done() after stop() had returned");
   }
   if ((before & (kFired | kIdle)) != 0) {
-    self.subject_.Condemn(name, "done-fires-once",
-                          (before & kFinal) != 0 ? "called done() after a final code" : "called done() twice");
+    self.subject_.Condemn(
+        name, "done-fires-once",
+        (before & kFinal) != 0 ? "called done() after a final code" : "called done() twice");
   }
   if ((before & kFinal) != 0) {
     self.subject_.Condemn(name, "done-or-final-code", "called done() after a final code");
@@ -96,8 +97,7 @@ void PendingCalls::CheckNoneIsPending() const {
     if (first == nullptr) first = &call;
   });
   if (first != nullptr) {
-    subject_.Condemn(first->function->name, "done-before-stop",
-                     "had not called done() when stop() returned");
+    subject_.Condemn(first->function->name, "done-before-stop", "had not called done() when stop() returned");
   }
 }
 

@@ -220,8 +220,9 @@ TEST_F(StoreCheck, ArgumentLifetime) {
         volatile uint8_t read = *kept;
         (void)read;
       },
-      kCondemned, "plugin store-x broke the contract: kv-store.write used an argument after its lifetime .*"
-                  "\\(rule argument-lifetime\\)");
+      kCondemned,
+      "plugin store-x broke the contract: kv-store.write used an argument after its lifetime .*"
+      "\\(rule argument-lifetime\\)");
 }
 
 }  // namespace

@@ -67,9 +67,8 @@ std::optional<StoreShadow::Known> StoreShadow::Find(uint32_t table, kw_slice key
   return found->second;
 }
 
-std::optional<std::string> StoreShadow::FirstBetween(uint32_t table, const std::string& from,
-                                                     bool from_is_in, const std::string& before,
-                                                     uint64_t batch) const {
+std::optional<std::string> StoreShadow::FirstBetween(uint32_t table, const std::string& from, bool from_is_in,
+                                                     const std::string& before, uint64_t batch) const {
   std::lock_guard lock(mutex_);
   auto at = from_is_in ? known_.lower_bound({table, from}) : known_.upper_bound({table, from});
   for (; at != known_.end() && at->first.first == table; ++at) {

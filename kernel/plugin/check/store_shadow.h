@@ -50,7 +50,7 @@ class StoreShadow {
   void Set(uint32_t table, std::string key, Known known);
 
   mutable std::mutex mutex_;  // Guards what follows.
-  uint64_t batch_ = 0;  // Committed.
+  uint64_t batch_ = 0;        // Committed.
   std::map<Key, Known> known_;
   std::deque<std::pair<Key, uint64_t>> order_;  // Of setting, to forget the oldest.
 };

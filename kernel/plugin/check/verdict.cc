@@ -87,8 +87,7 @@ void CheckCode(const Subject& subject, const char* function, int32_t code) {
   if (code == KW_PENDING) {
     subject.Condemn(function, "code-of-the-enum", "answered KW_PENDING where nothing can complete");
   }
-  subject.Condemn(function, "code-of-the-enum",
-                  absl::StrCat("answered ", code, ", which is no result code"));
+  subject.Condemn(function, "code-of-the-enum", absl::StrCat("answered ", code, ", which is no result code"));
 }
 
 void CheckError(const Subject& subject, const char* function, int32_t code, const kw_error* maybe_error) {

@@ -88,7 +88,7 @@ void Watchdog::LookAt(const void* key, uint64_t sequence, const Subject& subject
   }
   watched.is_seen = true;
   const uint64_t lasted_ns = now_ns_ - watched.since_ns;
-  const bool is_control = function.tag == ThreadTag::kControl;
+  const bool is_control = function.tag == ThreadTag::kControl || (is_completion && function.is_long);
   const bool is_quick =
       !is_completion && (function.tag == ThreadTag::kCore || function.tag == ThreadTag::kAny);
   const uint64_t warn_ns = is_quick ? deadlines_.core_warn_ns : deadlines_.warn_ns;

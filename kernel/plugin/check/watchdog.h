@@ -19,10 +19,10 @@
 namespace keyway::check {
 
 struct Deadlines {
-  uint64_t core_warn_ns = 50'000'000;           // [core] and [any] calls; their goal is 50 us.
-  uint64_t warn_ns = 5'000'000'000;             // All others, and completions.
-  uint64_t stop_ns = 60'000'000'000;            // All but [control].
-  uint64_t control_stop_ns = 600'000'000'000;   // start(), stop(), recover(): they may read whole files.
+  uint64_t core_warn_ns = 50'000'000;          // [core] and [any] calls; their goal is 50 us.
+  uint64_t warn_ns = 5'000'000'000;            // All others, and completions.
+  uint64_t stop_ns = 60'000'000'000;           // All but [control].
+  uint64_t control_stop_ns = 600'000'000'000;  // start(), stop(), recover(), and copies of the store.
 };
 
 class Watchdog {
@@ -43,7 +43,7 @@ class Watchdog {
     uint64_t sequence = 0;
     uint64_t since_ns = 0;  // On the watchdog's own count.
     bool is_warned = false;
-    bool is_seen = false;   // At this look.
+    bool is_seen = false;  // At this look.
   };
   void Run();
   void Look();

@@ -125,7 +125,7 @@ void Destroy(kw_plugin*) {
 
 int32_t CreateApi(const kw_host* host, const kw_config_item* items, size_t count, kw_plugin** out,
                   kw_error* error) {
-  me.plugin = {sizeof(kw_plugin), 0,       nullptr, Start, Stop, Destroy, [](kw_plugin*, const char* id) {
+  me.plugin = {sizeof(kw_plugin), 0, nullptr, Start, Stop, Destroy, [](kw_plugin*, const char* id) {
                  return me.inner->get(me.inner, id);
                }};
   return Create(host, items, count, out, error);
@@ -135,9 +135,20 @@ constexpr kw_config_field kFields[] = {{"listen", "strings", "[]", "of the real 
                                        {"real", "path", nullptr, "the real plugin"},
                                        {"mutant", "string", "none", "the defect"}};
 constexpr const char* kProvides[] = {KW_API, nullptr};
-constexpr const char* kNeeds[] = {KW_KERNEL, KW_CLOCK, KW_LOG, KW_METRICS, KW_EXPOSITION, KW_IDENTITY, nullptr};
-constexpr kw_descriptor kDescriptor = {sizeof(kw_descriptor), KW_ABI_MAJOR, 0, "mutant-api", "0.1.0",
-                                       "Apache-2.0", "alpha", kProvides, kNeeds, kFields, 3, CreateApi};
+constexpr const char* kNeeds[] = {KW_KERNEL,     KW_CLOCK,    KW_LOG, KW_METRICS,
+                                  KW_EXPOSITION, KW_IDENTITY, nullptr};
+constexpr kw_descriptor kDescriptor = {sizeof(kw_descriptor),
+                                       KW_ABI_MAJOR,
+                                       0,
+                                       "mutant-api",
+                                       "0.1.0",
+                                       "Apache-2.0",
+                                       "alpha",
+                                       kProvides,
+                                       kNeeds,
+                                       kFields,
+                                       3,
+                                       CreateApi};
 
 }  // namespace
 }  // namespace keyway::mutants

@@ -31,7 +31,8 @@ kw_tls material = {};
 int32_t Tls(kw_plugin*, const char* role, kw_tls** out, kw_error*) {
   *out = nullptr;
   if (std::strcmp(role, "material") != 0) return KW_OK;
-  material = {sizeof(kw_tls), 0, 1, Slice(chain), Slice("key"), Slice("roots"), {}, Slice("1.3"), {}, nullptr};
+  material = {sizeof(kw_tls), 0,  1,      Slice(chain), Slice("key"), Slice("roots"), {},
+              Slice("1.3"),   {}, nullptr};
   material.release = [](kw_tls*) {};
   if (me.is("gives-a-chain-without-a-key")) material.key = {};
   *out = &material;
@@ -57,8 +58,18 @@ int32_t CreateAuth(const kw_host* host, const kw_config_item* items, size_t coun
 constexpr kw_config_field kFields[] = {{"mutant", "string", "none", "the defect"}};
 constexpr const char* kProvides[] = {KW_AUTHENTICATOR, nullptr};
 constexpr const char* kNeeds[] = {KW_LOG, nullptr};
-constexpr kw_descriptor kDescriptor = {sizeof(kw_descriptor), KW_ABI_MAJOR, 0, "mutant-auth", "0.1.0",
-                                       "Apache-2.0", "alpha", kProvides, kNeeds, kFields, 1, CreateAuth};
+constexpr kw_descriptor kDescriptor = {sizeof(kw_descriptor),
+                                       KW_ABI_MAJOR,
+                                       0,
+                                       "mutant-auth",
+                                       "0.1.0",
+                                       "Apache-2.0",
+                                       "alpha",
+                                       kProvides,
+                                       kNeeds,
+                                       kFields,
+                                       1,
+                                       CreateAuth};
 
 }  // namespace
 }  // namespace keyway::mutants

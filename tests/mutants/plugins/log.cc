@@ -180,8 +180,18 @@ constexpr kw_config_field kFields[] = {{"dir", "path", nullptr, "of the real plu
                                        {"mutant", "string", "none", "the defect"}};
 constexpr const char* kProvides[] = {KW_LOG_STORE, nullptr};
 constexpr const char* kNeeds[] = {KW_LOG, KW_CLOCK, KW_METRICS, nullptr};
-constexpr kw_descriptor kDescriptor = {sizeof(kw_descriptor), KW_ABI_MAJOR, 0, "mutant-log", "0.1.0",
-                                       "Apache-2.0", "alpha", kProvides, kNeeds, kFields, 4, CreateLog};
+constexpr kw_descriptor kDescriptor = {sizeof(kw_descriptor),
+                                       KW_ABI_MAJOR,
+                                       0,
+                                       "mutant-log",
+                                       "0.1.0",
+                                       "Apache-2.0",
+                                       "alpha",
+                                       kProvides,
+                                       kNeeds,
+                                       kFields,
+                                       4,
+                                       CreateLog};
 
 }  // namespace
 }  // namespace keyway::mutants

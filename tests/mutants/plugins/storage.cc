@@ -38,7 +38,7 @@ struct Batch {
 std::unique_ptr<Batch> held_back;
 const uint8_t* kept_slice = nullptr;
 int* volatile nowhere = nullptr;
-uint64_t writes = 0;  // [store]
+uint64_t writes = 0;                                                      // [store]
 std::map<kw_kv_view*, std::vector<std::unique_ptr<std::string>>> copies;  // Of one reader at a time.
 
 int32_t Write(kw_plugin*, const kw_kv_op* ops, size_t count, kw_error* error) {
@@ -147,7 +147,12 @@ const void* Get(kw_plugin*, const char* interface_id) {
 
 int32_t CreateStorage(const kw_host* host, const kw_config_item* items, size_t count, kw_plugin** out,
                       kw_error* error) {
-  me.plugin = {sizeof(kw_plugin), 0, nullptr, Start, Stop, [](kw_plugin*) { me.inner->destroy(me.inner); },
+  me.plugin = {sizeof(kw_plugin),
+               0,
+               nullptr,
+               Start,
+               Stop,
+               [](kw_plugin*) { me.inner->destroy(me.inner); },
                static_cast<const void* (*)(kw_plugin*, const char*)>(Get)};
   return Create(host, items, count, out, error);
 }
@@ -157,8 +162,18 @@ constexpr kw_config_field kFields[] = {{"dir", "path", nullptr, "of the real plu
                                        {"mutant", "string", "none", "the defect"}};
 constexpr const char* kProvides[] = {KW_KV_STORE, nullptr};
 constexpr const char* kNeeds[] = {KW_LOG, KW_CLOCK, KW_METRICS, nullptr};
-constexpr kw_descriptor kDescriptor = {sizeof(kw_descriptor), KW_ABI_MAJOR, 0, "mutant-storage", "0.1.0",
-                                       "Apache-2.0", "alpha", kProvides, kNeeds, kFields, 3, CreateStorage};
+constexpr kw_descriptor kDescriptor = {sizeof(kw_descriptor),
+                                       KW_ABI_MAJOR,
+                                       0,
+                                       "mutant-storage",
+                                       "0.1.0",
+                                       "Apache-2.0",
+                                       "alpha",
+                                       kProvides,
+                                       kNeeds,
+                                       kFields,
+                                       3,
+                                       CreateStorage};
 
 }  // namespace
 }  // namespace keyway::mutants

@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // mutant-transport: keyway.transport/1 with one defect. See README.md for the list.
+#include "keyway/transport.h"
+
 #include <atomic>
 #include <thread>
 
-#include "keyway/transport.h"
 #include "mutant.h"
 
 KW_PLUGIN_MANIFEST(
@@ -52,13 +53,12 @@ size_t Send(kw_plugin*, const kw_frame* frames, size_t count) {
   const size_t taken = Inner().send(me.inner, frames, count);
   return me.is("takes-more-than-given") ? count + 3 : taken;
 }
-int32_t Stats(kw_plugin*, uint64_t peer, kw_transport_stats* out) { return Inner().stats(me.inner, peer, out); }
+int32_t Stats(kw_plugin*, uint64_t peer, kw_transport_stats* out) {
+  return Inner().stats(me.inner, peer, out);
+}
 
-kw_transport table = {.size = sizeof(kw_transport),
-                      .listen = Listen,
-                      .set_peers = SetPeers,
-                      .send = Send,
-                      .stats = Stats};
+kw_transport table = {
+    .size = sizeof(kw_transport), .listen = Listen, .set_peers = SetPeers, .send = Send, .stats = Stats};
 
 void Stop(kw_plugin*) {
   is_stopping = true;
@@ -79,8 +79,12 @@ const void* Get(kw_plugin*, const char* interface_id) {
 
 int32_t CreateTransport(const kw_host* host, const kw_config_item* items, size_t count, kw_plugin** out,
                         kw_error* error) {
-  me.plugin = {sizeof(kw_plugin), 0, nullptr,
-               [](kw_plugin*, kw_error* failure) { return me.inner->start(me.inner, failure); }, Stop, Destroy,
+  me.plugin = {sizeof(kw_plugin),
+               0,
+               nullptr,
+               [](kw_plugin*, kw_error* failure) { return me.inner->start(me.inner, failure); },
+               Stop,
+               Destroy,
                Get};
   return Create(host, items, count, out, error);
 }
@@ -89,9 +93,18 @@ constexpr kw_config_field kFields[] = {{"real", "path", nullptr, "the real plugi
                                        {"mutant", "string", "none", "the defect"}};
 constexpr const char* kProvides[] = {KW_TRANSPORT, nullptr};
 constexpr const char* kNeeds[] = {KW_LOG, KW_CLOCK, KW_METRICS, KW_IDENTITY, nullptr};
-constexpr kw_descriptor kDescriptor = {
-    sizeof(kw_descriptor), KW_ABI_MAJOR, 0,      "mutant-transport", "0.1.0", "Apache-2.0", "alpha",
-    kProvides,             kNeeds,       kFields, 2,                  CreateTransport};
+constexpr kw_descriptor kDescriptor = {sizeof(kw_descriptor),
+                                       KW_ABI_MAJOR,
+                                       0,
+                                       "mutant-transport",
+                                       "0.1.0",
+                                       "Apache-2.0",
+                                       "alpha",
+                                       kProvides,
+                                       kNeeds,
+                                       kFields,
+                                       2,
+                                       CreateTransport};
 
 }  // namespace
 }  // namespace keyway::mutants
