@@ -4,7 +4,7 @@
 //
 // Rows: a call that does next to nothing (kv-store.stats), a get of one key, a frame to an unknown peer;
 // through the plugin linked into this program, through the loaded library, and through the checking host
-// at each level. The median of several runs, one after the other in turn.
+// at each level. The least of several runs in turn: the one that was disturbed least.
 #include <dlfcn.h>
 #include <stdlib.h>
 
@@ -13,6 +13,7 @@
 #include <cstdio>
 #include <map>
 #include <memory>
+#include <random>
 #include <string>
 #include <vector>
 
@@ -20,6 +21,7 @@
 #include "kernel/plugin/check/checked_store.h"
 #include "kernel/plugin/check/checked_transport.h"
 #include "kernel/plugin/tables.h"
+#include "keyway/host.h"
 
 extern "C" const kw_entry* kw_plugin_entry_storage_lmdb(void);
 extern "C" const kw_entry* kw_plugin_entry_transport_tcp(void);
@@ -28,15 +30,21 @@ namespace {
 
 using namespace keyway;
 
-constexpr int kRuns = 7;
+constexpr int kRuns = 15;
 
 [[noreturn]] void Fail(const char* what) {
   std::fprintf(stderr, "crossing_bench: %s\n", what);
   exit(1);
 }
 
-const void* NoService(const kw_host*, const char*) { return nullptr; }
-const kw_host host = {sizeof(kw_host), KW_ABI_MAJOR, KW_ABI_MINOR, nullptr, "bench", NoService};
+uint64_t NowNs(const kw_host*) {
+  return static_cast<uint64_t>(std::chrono::steady_clock::now().time_since_epoch().count());
+}
+constexpr kw_clock kClock = {sizeof(kw_clock), 0, NowNs, NowNs, nullptr, nullptr};
+const void* Service(const kw_host*, const char* id) {
+  return std::string_view(id) == KW_CLOCK ? &kClock : nullptr;
+}
+const kw_host host = {sizeof(kw_host), KW_ABI_MAJOR, KW_ABI_MINOR, nullptr, "bench", Service};
 const kw_transport_sink sink = {sizeof(kw_transport_sink), 0, nullptr, [](void*, const kw_frame*, size_t) {},
                                 [](void*, uint64_t, uint32_t, kw_slice) {}};
 
@@ -124,10 +132,14 @@ int main(int argc, char** argv) {
     const kw_kv_op op = {KW_KV_PUT, 0, ToSlice("key"), ToSlice(value)};
     kw_error error{sizeof(kw_error)};
     if (way.store.write(way.store_plugin, &op, 1, &error) != KW_OK) Fail(error.text);
-    const char* urls[] = {"http://127.0.0.1:0"};
-    if (way.transport.listen(way.transport_plugin, 1, "bench", urls, 1, &sink, &error) != KW_OK) {
-      Fail(error.text);
+    // Nobody connects, but a transport sends only once it listens.
+    int32_t code = KW_UNAVAILABLE;
+    for (int attempt = 0; attempt < 20 && code != KW_OK; ++attempt) {
+      const std::string url = "http://127.0.0.1:" + std::to_string(20000 + std::random_device()() % 12000);
+      const char* urls[] = {url.c_str()};
+      code = way.transport.listen(way.transport_plugin, 1, "bench", urls, 1, &sink, &error);
     }
+    if (code != KW_OK) Fail(error.text);
   }
   // The checking host in front of the loaded library.
   std::vector<std::unique_ptr<check::CheckedStore>> stores;
@@ -149,8 +161,7 @@ int main(int argc, char** argv) {
   std::printf("{");
   const char* separator = "";
   for (auto& [name, values] : results) {
-    std::sort(values.begin(), values.end());
-    std::printf("%s\"%s\": %.1f", separator, name.c_str(), values[values.size() / 2]);
+    std::printf("%s\"%s\": %.1f", separator, name.c_str(), *std::min_element(values.begin(), values.end()));
     separator = ", ";
   }
   std::printf("}\n");

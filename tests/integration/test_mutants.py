@@ -5,6 +5,7 @@ Each is put under the same script: start, load, stop. The node must end by itsel
 and name the plugin, the function and the rule. The mutants without a defect pass the same script.
 """
 
+import concurrent.futures
 import dataclasses
 import re
 
@@ -30,7 +31,7 @@ class Case:
     value_bytes: int = 100
     exit_code: int = BROKEN
     is_pair: bool = False  # The member of a cluster of two whose other member never starts.
-    reads: bool = False
+    reads: bool = False  # All keys, after a restart.
 
     def __str__(self):
         return f"{self.plugin}-{self.defect}"
@@ -48,7 +49,7 @@ CASES = [
     Case("storage", "keeps-a-call-slice",
          rule("kv-store.write used an argument", "argument-lifetime")),
     Case("storage", "changes-a-result", rule("kv-store.get changed a result", "results-keep"),
-         keys=700, value_bytes=4000, reads=True),
+         keys=600, reads=True),
     Case("storage", "gives-a-garbage-count",
          rule("kv-store.cursor_next gave", "count-within-capacity")),
     Case("storage", "answers-a-garbage-code", rule("kv-store.sync answered 77", "code-of-the-enum")),
@@ -103,6 +104,7 @@ class MutantNode(KeywayNode):
     """All plugins but the observer are mutants; one of them has a defect."""
 
     case = None
+    level = "full"
 
     def section(self, kind, real):
         defect = self.case.defect if self.case and self.case.plugin == kind else "none"
@@ -117,7 +119,7 @@ class MutantNode(KeywayNode):
         lines = ["[node]", f'name = "{self.name}"', f'data_dir = "{self.data_dir}"']
         lines += ["[cluster.members]", *members]
         lines += ["[raft]", "log_entries_kept = 10", "[cache]", 'bytes = "1MiB"']
-        lines += ["[check]", 'level = "full"', 'deadline_stop = "2s"', 'deadline_warn = "500ms"']
+        lines += ["[check]", f'level = "{self.level}"', 'deadline_stop = "2s"', 'deadline_warn = "500ms"']
         lines += ["[auth]", *self.section("auth", None)]
         lines += ["[storage]", *self.section("storage", "storage-lmdb")]
         lines += ["[log]", *self.section("log", "log-segmented")]
@@ -137,21 +139,17 @@ def make_node(kind, label):
         pytest.skip("mutants are plugins of Keyway")
     made = []
 
-    def make(case=None):
+    def make(case=None, level="full"):
         cluster = MutantCluster("keyway", 1, label)
         made.append(cluster)
         node = cluster.one
         node.case = case
+        node.level = level
         return node.start()
 
     yield make
     for cluster in made:
         cluster.close()
-
-
-def put(node, key, value):
-    """Twenty of these are under way at once."""
-    return node.client.KV.Put.future(rpc.PutRequest(key=key, value=value), timeout=4)
 
 
 def load(node, case):
@@ -161,15 +159,17 @@ def load(node, case):
     try:
         wait_until("the node answers or ends",
                    lambda: not node.alive() or node.client.get(b"\0", timeout=0.5), 20)  # fmt: skip
-        for begin in range(0, keys, 20):
-            if not node.alive():
-                return
-            calls = [put(node, f"key-{index:06d}".encode(), value)
-                     for index in range(begin, min(begin + 20, keys))]  # fmt: skip
-            for call in calls:
-                call.result()
-            node.client.hash_kv(0)  # A hash makes the node write its engine first.
+        with concurrent.futures.ThreadPoolExecutor(10) as pool:
+            for begin in range(0, keys, 20):
+                if not node.alive():
+                    return
+                numbers = range(begin, min(begin + 20, keys))
+                names = [f"key-{number:06d}".encode() for number in numbers]
+                list(pool.map(lambda name: node.client.put(name, value, timeout=4), names))
+                node.client.hash_kv(0)  # A hash makes the node write its engine first.
         if case is None or case.reads:
+            node.stop()  # The records are in no cache then.
+            node.start().wait_ready()
             node.client.KV.Range(rpc.RangeRequest(key=b"key-", range_end=b"key."), timeout=4)
     except grpc.RpcError:
         pass  # The node is about to end, or holds its answers back.
@@ -196,6 +196,18 @@ def test_mutants_without_a_defect_pass(make_node):
     assert node.client.get(b"key-000299").kvs[0].value == b"v" * 100
     assert node.stop() == 0, node.log()[-3000:]
     assert "broke the contract" not in node.log()
+
+
+@pytest.mark.parametrize("plugin, defect", [("api", "throws-on-its-own-thread"),
+                                            ("storage", "throws-in-write")])  # fmt: skip
+def test_an_exception_names_the_library_at_level_off(make_node, plugin, defect):
+    case = Case(plugin, defect, "")
+    node = make_node(case, level="off")
+    load(node, case)
+
+    assert node.wait_exit() == BROKEN
+    assert re.search(rf"std::terminate: a mutant's \w+; the plugin library \S*mutant-{plugin}\.so is on "
+                     r"the stack \(rule no-exception\)", node.log()), node.log()[-3000:]  # fmt: skip
 
 
 @pytest.mark.parametrize("defect", ["throws-in-create", "throws-in-start"])

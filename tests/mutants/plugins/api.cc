@@ -43,22 +43,17 @@ void Prepare() {
   request.range.key = {kKey, 1};
 }
 
-// A put, which takes as long as the disk does.
-void SubmitPut() {
-  static kw_op op = {};
-  static kw_txn_request put = {};
-  static kw_request* const puts[] = {&put.req};
-  op.kind = KW_OP_PUT;
-  op.key = op.value = request.range.key;
-  put.req = request.req;
-  put.req.size = sizeof put;
-  put.req.kind = KW_REQ_TXN;
-  put.req.flags = 0;
-  put.req.done = Done;
-  put.txn_flags = KW_TXN_PLAIN;
-  put.txn.then_ops = &op;
-  put.txn.then_count = 1;
-  Kernel().submit(me.host, puts, 1);
+// So many that they are not done a moment later.
+void SubmitMany() {
+  static std::vector<kw_range_request> many(20000, request);
+  std::vector<kw_request*> pointers;
+  for (kw_range_request& each : many) {
+    each.req.done = [](kw_request*, int32_t, const kw_error*, kw_reply* reply) {
+      if (reply != nullptr) reply->release(reply);
+    };
+    pointers.push_back(&each.req);
+  }
+  Kernel().submit(me.host, pointers.data(), pointers.size());
 }
 
 void Authenticated(kw_completion* completion, int32_t, const kw_error*) {
@@ -85,6 +80,7 @@ void AskIdentity() {
 }
 
 void Work() {
+  if (me.is("throws-on-its-own-thread")) throw std::runtime_error("a mutant's thread");
   if (me.is("makes-a-histogram-on-its-own-thread")) {
     const auto* metrics = static_cast<const kw_metrics*>(me.host->get(me.host, KW_METRICS));
     const double bounds[] = {1};
@@ -113,7 +109,7 @@ int32_t Start(kw_plugin*, kw_error* error) {
 void Stop(kw_plugin*) {
   worker.join();
   me.inner->stop(me.inner);
-  if (me.is("stops-before-done")) SubmitPut();
+  if (me.is("stops-before-done")) SubmitMany();
 }
 void Destroy(kw_plugin*) {
   if (me.is("submits-after-stop")) {

@@ -97,7 +97,7 @@ int32_t AcknowledgeFirst(const kw_log_entry* entries, size_t count, const kw_har
 int32_t Append(kw_plugin*, const kw_log_entry* entries, size_t count, const kw_hard_state* hard_state,
                kw_completion* completion) {
   const bool is_late = ++appends > 10;
-  if (is_late && me.is("acknowledges-before-sync")) {
+  if (me.is("acknowledges-before-sync")) {
     return AcknowledgeFirst(entries, count, hard_state, completion);
   }
   if (is_late && me.is("completes-twice")) completion = &NewRelay(completion, DoneTwice)->own;
