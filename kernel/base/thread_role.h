@@ -10,6 +10,9 @@ namespace keyway {
 
 enum class ThreadRole : uint8_t { kOther, kControl, kCore, kLog, kStore, kRead };
 
-inline thread_local ThreadRole thread_role = ThreadRole::kOther;
+// The kernel is only ever in an executable, so the address needs no call (nor the loader as a library).
+#define KW_EXECUTABLE_TLS __attribute__((tls_model("initial-exec")))
+
+inline constinit thread_local ThreadRole thread_role KW_EXECUTABLE_TLS = ThreadRole::kOther;
 
 }  // namespace keyway
