@@ -1,8 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "kernel/plugin/check/call_stack.h"
 
-#include "kernel/base/thread_role.h"
-
 namespace keyway::check {
 namespace {
 
@@ -17,7 +15,7 @@ struct Ticket {
     stack = nullptr;
   }
 };
-constinit thread_local Ticket ticket KW_EXECUTABLE_TLS;
+constinit thread_local Ticket ticket;
 
 std::array<CallStack, kStacksMax> stacks;
 std::atomic<size_t> taken_count{0};  // Stacks behind it were never used.
