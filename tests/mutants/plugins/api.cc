@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // mutant-api: keyway.api/1 in front of the real API plugin. Beside that it asks the kernel for one range
-// and the host for an identity and for TLS material, rightly or with one defect. See README.md for the
+// and the host for an identity and for TLS material, rightly or with one defect. See mutants.md for the
 // list.
 #include <atomic>
 #include <thread>

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // mutant-auth: a small authenticator of its own, with one defect. Whoever asks is "somebody"; peers and
-// clients speak plain text, but for the role "material". See README.md for the list.
+// clients speak plain text, but for the role "material". See mutants.md for the list.
 #include "keyway/authenticator.h"
 #include "mutant.h"
 

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// mutant-log: keyway.log-store/1 with one defect. See README.md for the list.
+// mutant-log: keyway.log-store/1 with one defect. See mutants.md for the list.
 #include <atomic>
 #include <chrono>
 #include <memory>

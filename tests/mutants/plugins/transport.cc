@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// mutant-transport: keyway.transport/1 with one defect. See README.md for the list.
+// mutant-transport: keyway.transport/1 with one defect. See mutants.md for the list.
 #include "keyway/transport.h"
 
 #include <atomic>
