@@ -239,3 +239,12 @@ def test_a_wrong_abi_is_refused(make_node, fixture, reason, monkeypatch):
 
     assert node.wait_exit() == 2
     assert fixture in node.log() and reason in node.log(), node.log()[-2000:]
+
+
+def test_every_mutant_is_tested():
+    tested = {(case.plugin, case.defect) for case in CASES}
+    tested |= {("storage", "throws-in-start"), ("api", "throws-on-its-own-thread")}
+    for kind in ("storage", "log", "transport", "auth", "api"):
+        source = (paths.ROOT / "tests" / "mutants" / "plugins" / f"{kind}.cc").read_text()
+        for defect in set(re.findall(r'me\.is\("([^"]+)"\)', source)):
+            assert (kind, defect) in tested, f"mutant-{kind} {defect} stands in no case"
