@@ -3,10 +3,15 @@
 
 #include <pthread.h>
 
+#include "kernel/base/thread_role.h"
+
 namespace keyway::core {
 namespace {
 
-void NameThread(const char* name) { pthread_setname_np(pthread_self(), name); }
+void NameThread(const char* name, ThreadRole role) {
+  pthread_setname_np(pthread_self(), name);
+  thread_role = role;
+}
 
 }  // namespace
 
@@ -51,7 +56,7 @@ void Threads::Submit(Lane lane, std::unique_ptr<Job> job) {
 }
 
 void Threads::RunLog() {
-  NameThread("kw-log");
+  NameThread("kw-log", ThreadRole::kLog);
   std::vector<LogJob*> jobs;
   while (true) {
     log_jobs_.Wait();
@@ -71,7 +76,7 @@ void Threads::RunLog() {
 }
 
 void Threads::RunStore() {
-  NameThread("kw-store");
+  NameThread("kw-store", ThreadRole::kStore);
   while (true) {
     store_jobs_.Wait();
     InboxNode* node = store_jobs_.Take();
@@ -87,7 +92,7 @@ void Threads::RunStore() {
 }
 
 void Threads::RunReader() {
-  NameThread("kw-read");
+  NameThread("kw-read", ThreadRole::kRead);
   while (true) {
     std::unique_ptr<Job> job;
     {

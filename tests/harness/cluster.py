@@ -20,6 +20,7 @@ from harness.client import Client, grpc, rpc
 DIE_WITH_PARENT = ["setpriv", "--pdeathsig", "KILL"]
 BAD_LOG = re.compile(
     r"(Address|Thread|Leak|UndefinedBehavior)Sanitizer|runtime error:|CHECK failed|DCHECK failed"
+    r"|broke the contract"
 )
 _used_ports = set()
 
@@ -251,6 +252,10 @@ class KeywayNode(Node):
             "[[metrics]]",
             'plugin = "metrics-prometheus"',
             "",
+            "[check]",
+            f'level = "{self.cluster.option("check", "full")}"',
+            *self.cluster.options.get("check_options", []),
+            "",
             *self.cluster.options.get("limits", []),
         ]
         return "\n".join(lines) + "\n"
@@ -262,6 +267,8 @@ class KeywayNode(Node):
 
 class Cluster:
     """`size` members with names a, b, c ... Use as a context manager."""
+
+    BAD_LOG = BAD_LOG
 
     KINDS = {"keyway": KeywayNode, "etcd": EtcdNode}
 
@@ -310,7 +317,7 @@ class Cluster:
     def check_logs(self):
         """A report of a sanitizer, or a crash, fails the test even if no client noticed."""
         for log in self.log_directory.glob("*.log"):
-            found = BAD_LOG.search(log.read_text(errors="replace"))
+            found = self.BAD_LOG.search(log.read_text(errors="replace"))
             assert found is None, f"{log} holds '{found[0]}'"
 
     def __iter__(self):
