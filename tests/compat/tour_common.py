@@ -16,7 +16,7 @@ def mask(line):
     line = re.sub(r"took = \S+", "took = <time>", line)
     line = re.sub(r'("?(?:ClusterID|MemberID|RaftTerm)"? ?: ?)\d+', r"\1<number>", line)
     line = re.sub(r"remaining\(\d+s\)", "remaining(<time>)", line)
-    line = re.sub(r"http://<address>|<address>", "<address>", line)
+    line = re.sub(r"https?://<address>|<address>", "<address>", line)
     # The logger of the client prefixes its lines with the time and its own source position.
     line = re.sub(r'"ts":"[^"]*"', '"ts":"<time>"', line)
     line = re.sub(r'"target":"[^"]*"', '"target":"<target>"', line)
