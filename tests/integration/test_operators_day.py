@@ -226,7 +226,7 @@ def half_open_handshakes_harm_nobody(day):
     # New clients get in meanwhile, and the members' port has the same protection.
     with HalfOpen(node.client_port), HalfOpen(node.peer_port, node.peer_host):
         wait_until("a new client gets in", lambda: put(node, files) or True)
-    put(node, files)
+    wait_until("the queue of the listener is empty again", lambda: put(node, files) or True)
 
 
 def rotate_everything(day):
