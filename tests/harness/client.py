@@ -59,7 +59,10 @@ def open_channel(endpoint, tls):
         return grpc.insecure_channel(endpoint, options=_OPTIONS)
     own = (tls.own.key.read_bytes(), tls.own.cert.read_bytes()) if tls.own else (None, None)
     credentials = grpc.ssl_channel_credentials(tls.ca.read_bytes(), *own)
-    return grpc.secure_channel(endpoint, credentials, options=_OPTIONS)
+    # This option is also how long one attempt may take; a handshake on a busy machine needs more.
+    options = [("grpc.min_reconnect_backoff_ms", 3000) if name.startswith("grpc.min_rec") else (name, value)
+               for name, value in _OPTIONS]  # fmt: skip
+    return grpc.secure_channel(endpoint, credentials, options=options)
 
 
 class _Service:
