@@ -261,12 +261,15 @@ def rotate_everything(day):
         put(node, renewed)
     day.stop_load()
     # 4. Members are restarted one by one: their connections stand on the new certificates then.
+    retired = pki.ClientFiles(bundle, day.cluster.client_files.own)
+    day.cluster.client_files = renewed
     for node in day.cluster:
+        node.close_client()
         assert node.stop() == 0
         node.start().wait_ready()
     day.cluster.leader()
     # 5. The old authority goes.
-    held = HeldOpen(day.cluster.one, pki.ClientFiles(bundle, day.cluster.client_files.own))
+    held = HeldOpen(day.cluster.one, retired)
     day.cluster.client_files = pki.ClientFiles(new.cert, renewed.own)
     day.start_load("only", day.cluster.client_files)
     since = time.monotonic()
