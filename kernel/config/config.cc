@@ -327,6 +327,28 @@ class Checker {
                std::to_string(config_.heartbeat_ms) + "ms), got " + std::to_string(config_.election_ms) +
                "ms");
     }
+    CheckTlsUrls();
+  }
+
+  // An encrypted port without a plugin that has the certificates would be noticed only at the start.
+  void CheckTlsUrls() {
+    if (Section("auth") != nullptr) return;
+    for (const RawSection& section : document_.sections) {
+      const bool is_peer = section.name == "cluster" || section.name == "transport";
+      if (!is_peer && section.name != "api") continue;
+      for (const RawValue& value : section.values) {
+        const bool is_url = section.name == "cluster" ? value.path.front() == "members"
+                                                      : value.key == "listen" || value.key == "listen_urls";
+        if (!is_url) continue;
+        std::vector<std::string> urls = value.elements;
+        if (value.kind == RawValue::Kind::kString) urls.push_back(value.text);
+        for (const std::string& url : urls) {
+          if (!url.starts_with("https://") && !url.starts_with("unixs://")) continue;
+          Fail(value.place, section.label + "." + value.key + ": " + QuoteToml(url) +
+                                " needs certificates; add a section [auth] with plugin = \"auth-mtls\"");
+        }
+      }
+    }
   }
 
   const Document& document_;
