@@ -219,6 +219,7 @@ void Core::Tick() {
     DrainRaft();
     ExpireRequests();
     RetryProposals();
+    AskForOldProposals();
     ExpireLeases();
     PublishSelf();
     TryHashes();

@@ -191,6 +191,11 @@ void Core::Propose(kw_request* request) {
     }
     pending.member_change = EncodeMemberChange(change);
   }
+  AddPending(std::move(pending));
+}
+
+// Under a new id.
+void Core::AddPending(PendingProposal pending) {
   const uint64_t id = next_proposal_id_++;
   auto [at, inserted] = pending_.emplace(id, std::move(pending));
   KW_CHECK(inserted);
@@ -227,6 +232,7 @@ bool Core::EncodeProposal(uint64_t id, PendingProposal* pending, std::string* ou
 
 void Core::SendProposal(uint64_t id, PendingProposal* pending) {
   pending->term = 0;
+  pending->sent_ms = now_ms();
   const bool leader = raft_->role() == raft::Role::kLeader;
   if (raft_->leader() == 0 || (leader && raft_->transferring())) {
     unsent_.push_back(id);

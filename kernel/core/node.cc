@@ -113,7 +113,7 @@ void Node::Stop() {
   thread_.join();
   clock_->Cancel(&tick_);
   tick_idle_.wait(false);
-  threads_.reset();  // Executes what is left, the last engine write among it.
+  threads_->Stop();  // Executes what is left, the last engine write among it.
   // Completions that came too late for the core, and requests: answered, freed.
   while (InboxNode* node = inbox_.Take()) {
     while (node != nullptr) {

@@ -22,7 +22,9 @@ Threads::Threads(Inbox* inbox, LogWriter* log_writer, int reader_count)
   for (int i = 0; i < reader_count; ++i) threads_.emplace_back([this] { RunReader(); });
 }
 
-Threads::~Threads() {
+void Threads::Stop() {
+  if (stopped_) return;
+  stopped_ = true;
   log_jobs_.Push(&log_stop_);
   store_jobs_.Push(&store_stop_);
   {
@@ -33,6 +35,7 @@ Threads::~Threads() {
 }
 
 void Threads::Submit(Lane lane, std::unique_ptr<Job> job) {
+  if (stopped_) return;
   switch (lane) {
     case Lane::kLog:
       if (log_jobs_left_.load(std::memory_order_acquire) == 0 &&
