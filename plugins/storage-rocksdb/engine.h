@@ -104,6 +104,8 @@ class Engine {
   // write.cc
   int32_t CheckOps(std::span<const kw_kv_op> ops, kw_error* error) const;
   void RefreshStats(rocksdb::DB* database);
+  int32_t FailForGood(kw_error* error, const char* call, const rocksdb::Status& status);
+  int32_t FailAgain(kw_error* error) const;
   // jobs.cc
   int32_t Enqueue(Job job);
   void RunWorker();
@@ -121,6 +123,7 @@ class Engine {
   LockedDirectory lock_;
   std::unique_ptr<rocksdb::Env> environment_;  // Has the background threads; outlives the database.
   std::unique_ptr<rocksdb::DB> database_;
+  kw_error failure_ = {};  // [store] The first failed write or sync: all later ones fail with it.
 
   std::atomic<uint64_t> disk_bytes_ = 0, live_bytes_ = 0, views_open_ = 0;
 

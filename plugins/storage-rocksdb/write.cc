@@ -56,6 +56,7 @@ int32_t Engine::CheckOps(std::span<const kw_kv_op> ops, kw_error* error) const {
 
 int32_t Engine::Write(std::span<const kw_kv_op> ops, kw_error* error) {
   if (const int32_t code = CheckOps(ops, error); code != KW_OK) return code;
+  if (failure_.code != KW_OK) return FailAgain(error);
   size_t bytes = 64;
   for (const kw_kv_op& op : ops) bytes += op.key.len + op.value.len + 16;
   rocksdb::WriteBatch batch(bytes);
@@ -83,10 +84,11 @@ int32_t Engine::Write(std::span<const kw_kv_op> ops, kw_error* error) {
   rocksdb::WriteOptions options;
   options.disableWAL = !options_.use_log;
   status = database_->Write(options, &batch);
-  return status.ok() ? KW_OK : Failed(error, "write", status);
+  return status.ok() ? KW_OK : FailForGood(error, "write", status);
 }
 
 int32_t Engine::Sync(kw_error* error) {
+  if (failure_.code != KW_OK) return FailAgain(error);
   const uint64_t before_ns = clock_.MonoNs();
   rocksdb::Status status;
   if (options_.use_log) {
@@ -97,9 +99,22 @@ int32_t Engine::Sync(kw_error* error) {
     status = database_->Flush(options);
   }
   commit_seconds_.ObserveNs(clock_.MonoNs() - before_ns);
-  if (!status.ok()) return Failed(error, "sync", status);
+  if (!status.ok()) return FailForGood(error, "sync", status);
   RefreshStats(database_.get());
   return KW_OK;
+}
+
+// RocksDB goes on by itself when a disk has room again, but what of the writes before is then in which file
+// is not for us to guess (seen: a flush that succeeded afterwards and had not everything). As after any
+// failed flush (fsyncgate) only opening the store again tells what it holds.
+int32_t Engine::FailForGood(kw_error* error, const char* call, const rocksdb::Status& status) {
+  failure_ = NoError();
+  failure_.code = Failed(&failure_, call, status);
+  return FailAgain(error);
+}
+
+int32_t Engine::FailAgain(kw_error* error) const {
+  return FailDetail(error, failure_.code, failure_.detail, std::string_view(failure_.text));
 }
 
 void Engine::RefreshStats(rocksdb::DB* database) {
