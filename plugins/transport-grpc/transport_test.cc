@@ -156,6 +156,8 @@ TEST(Session, PeerThatClosesItsOwnConnectionIsDoubtedUntilItAnswers) {
   ASSERT_TRUE(one.sink().WaitForState(2, KW_PEER_UP));
   RawCall raw(one.url(), {});
   ASSERT_TRUE(raw.is_welcome());
+  raw.Send(Encode(Kind::kPing, "12345678"));
+  EXPECT_EQ(raw.ReadOne(), Encode(Kind::kPong, "12345678"));  // It counts as this peer's now.
 
   raw.Close();
 

@@ -63,7 +63,7 @@ WRITES_PER_SECOND = 400  # For each of the writers.
 class Writers:
     """One open-loop writer for each member, each with keys of its own that are written once."""
 
-    def __init__(self, nodes, prefix, rate=WRITES_PER_SECOND):
+    def __init__(self, nodes, prefix, rate=WRITES_PER_SECOND, timeout_ms=1500):
         self.loads = {}
         self.reports = {}
         for node in nodes:
@@ -72,7 +72,7 @@ class Writers:
             self.loads[own] = Load(
                 node.endpoint,
                 *["--mode", "put", "--order", "sequential", "--prefix", own, "-c", "3"],
-                *["--rate", rate, "--value-size", "64", "--timeout-ms", "1500"],
+                *["--rate", rate, "--value-size", "64", "--timeout-ms", timeout_ms],
                 *["--tolerate-errors", "--duration", "120", "--gap-ms", "20"],
                 ack_log=log,
                 tls=node.cluster.client_files,

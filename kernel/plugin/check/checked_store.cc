@@ -241,6 +241,9 @@ void CheckedStore::CheckSeen(const View& view, uint32_t table, kw_slice key, kw_
 
 int32_t CheckedStore::Get(View* view, uint32_t table, const kw_slice* keys, size_t key_count,
                           kw_slice* values, kw_error* error) {
+  // The lifetime of what the get before gave ends here.
+  if (subject_.is_full()) CheckKept(view->kept, kGet);
+  view->kept.clear();
   PoisonedCopy copy;
   const kw_slice* inner_keys = keys;
   if (subject_.is_full()) {
@@ -324,7 +327,7 @@ int32_t CheckedStore::CursorNext(Cursor* cursor, kw_kv_pair* pairs, size_t capac
     cursor->last = std::move(key);
     cursor->has_last = true;
   }
-  if (subject_.is_full() && *count < capacity && !cursor->is_descending) {
+  if (subject_.is_full() && *count == 0 && !cursor->is_descending) {
     CheckNoGap(*cursor, cursor->end);
   }
   return code;
