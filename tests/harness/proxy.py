@@ -6,16 +6,16 @@ import threading
 
 
 class CuttingProxy:
-    """Forwards `port` to `target_port` on 127.0.0.1. The first `cuts` connections are reset after
-    `cut_after` bytes towards the target; `cut_count` counts them."""
+    """Stands at the peer URL of `node` and forwards to where that listens. The first `cuts` connections
+    are reset after `cut_after` bytes towards the node; `cut_count` counts them."""
 
-    def __init__(self, port, target_port, cut_after, cuts):
-        self.target_port = target_port
+    def __init__(self, node, cut_after, cuts):
+        self.target = (node.peer_host, node.peer_listen_port)
         self.cut_after = cut_after
         self.cuts_left = cuts
         self.cut_count = 0
         self.lock = threading.Lock()
-        self.listener = socket.create_server(("127.0.0.1", port))
+        self.listener = socket.create_server((node.peer_host, node.peer_port))
         threading.Thread(target=self._accept, daemon=True).start()
 
     def close(self):
@@ -28,7 +28,7 @@ class CuttingProxy:
             except OSError:
                 return
             try:
-                target = socket.create_connection(("127.0.0.1", self.target_port), 5)
+                target = socket.create_connection(self.target, 5)
             except OSError:
                 source.close()
                 continue

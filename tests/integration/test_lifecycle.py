@@ -86,7 +86,7 @@ def test_snapshot_goes_on_after_lost_connections(make_cluster, kind):
         *["--order", "sequential", "--prefix", "bulk/", "-c", "10", "-m", "10"],
         *["--value-size", "1024", "--count", "40000"],
     )
-    proxy = CuttingProxy(away.peer_port, away.peer_listen_port, cut_after=6 << 20, cuts=3)
+    proxy = CuttingProxy(away, cut_after=6 << 20, cuts=3)
     away.start().wait_ready(60)
     proxy.close()
     assert proxy.cut_count == 3
@@ -102,10 +102,7 @@ def test_writes_through_a_follower_survive_lost_connections(make_cluster, kind):
     cluster = make_cluster(3, start=False)
     for node in cluster:
         node.peer_listen_port = free_port()
-    proxies = [
-        CuttingProxy(node.peer_port, node.peer_listen_port, cut_after=50_000, cuts=15)
-        for node in cluster
-    ]
+    proxies = [CuttingProxy(node, cut_after=50_000, cuts=15) for node in cluster]
     cluster.start()
     follower = cluster.followers()[0]
     # Below the seven seconds after which the node itself gives up a request.
