@@ -8,6 +8,7 @@
 #include "keyway/detail.h"
 #include "keyway/error.hpp"
 #include "keyway/host.h"
+#include "keyway/lifecycle.hpp"
 #include "keyway/log.hpp"
 #include "keyway/metrics.hpp"
 #include "keyway/slice.hpp"
