@@ -47,13 +47,13 @@ struct WorkloadOptions {
   int64_t think_ns_max = 20'000'000;     // Between two operations of a client, uniform from 0.
   uint32_t put = 30, remove = 8, range = 25, txn = 12, compact = 1;
   uint32_t lease_grant = 2, lease_revoke = 1, lease_keep_alive = 4, lease_time_to_live = 2;
-  uint32_t lease_put_percent = 20;     // Of puts, with a lease.
-  uint32_t serializable_percent = 10;  // Of ranges.
-  uint32_t deadline_percent = 5;       // Of operations, with a deadline of their own.
+  uint32_t lease_put_percent = 20;        // Of puts, with a lease.
+  uint32_t serializable_percent = 10;     // Of ranges.
+  uint32_t deadline_percent = 5;          // Of operations, with a deadline of their own.
   uint32_t retry_elsewhere_percent = 30;  // After an unknown outcome: the client goes to another node.
   int64_t lease_ttl_s_max = 30;
-  uint32_t watches = 6;                // Kept open, beside one observer of all keys for each node.
-  uint32_t slow_watch_percent = 25;    // Get their credit late, and a small one.
+  uint32_t watches = 6;              // Kept open, beside one observer of all keys for each node.
+  uint32_t slow_watch_percent = 25;  // Get their credit late, and a small one.
   int64_t watch_life_ns_max = 5'000'000'000;
   int64_t progress_ns_max = 500'000'000;  // Between two progress requests.
 
@@ -63,7 +63,7 @@ struct WorkloadOptions {
 
 class Workload {
  public:
-  // `world` outlives this, and no done() or deliver() may come after this is gone.
+  // `world` outlives this; no done(), deliver() or callback of CallAt() may come after this is gone.
   Workload(const WorkloadOptions& options, World* world);
   ~Workload();
   Workload(const Workload&) = delete;

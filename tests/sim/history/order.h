@@ -53,7 +53,7 @@ struct Revision {
 
 struct Order {
   VersionedMap map;
-  std::vector<Revision> revisions;  // That of revision r at r - kFirstRevision.
+  std::vector<Revision> revisions;              // That of revision r at r - kFirstRevision.
   static constexpr int64_t kFirstRevision = 2;  // The empty store is at 1.
   int64_t last() const { return static_cast<int64_t>(revisions.size()) + kFirstRevision - 1; }
   const Revision& at(int64_t revision) const {
