@@ -86,7 +86,8 @@ std::string Show(const Message& message) {
     case MessageKind::kPreVote:
     case MessageKind::kVote:
       text += message.kind == MessageKind::kVote ? "Vote" : "PreVote";
-      return text + term + ", last " + At(message.index, message.log_term) + (message.forced ? ", forced" : "");
+      return text + term + ", last " + At(message.index, message.log_term) +
+             (message.forced ? ", forced" : "");
     case MessageKind::kPreVoteResponse:
     case MessageKind::kVoteResponse:
       text += message.kind == MessageKind::kVoteResponse ? "VoteResponse" : "PreVoteResponse";
@@ -101,8 +102,8 @@ std::string Show(const Message& message) {
     case MessageKind::kAppendResponse:
       text += "AppendResponse" + term;
       if (!message.reject) return text + " matches up to " + std::to_string(message.index);
-      return text + " no entry " + std::to_string(message.index) + ", try " + At(message.hint, message.log_term) +
-             (message.needs_snapshot ? ", needs a snapshot" : "");
+      return text + " no entry " + std::to_string(message.index) + ", try " +
+             At(message.hint, message.log_term) + (message.needs_snapshot ? ", needs a snapshot" : "");
     case MessageKind::kHeartbeat:
       return text + "Heartbeat" + term + ", commit " + std::to_string(message.commit);
     case MessageKind::kHeartbeatResponse:

@@ -2,6 +2,7 @@
 #include "tests/sim/history/test_world.h"
 
 #include <algorithm>
+#include <cstdio>
 #include <optional>
 
 #include "kernel/base/check.h"
@@ -10,8 +11,8 @@
 namespace keyway::sim {
 
 TestWorld::TestWorld(const TestWorldOptions& options) : options_(options), random_(options.seed * 31 + 7) {
-  mvcc_ = std::make_unique<mvcc::Mvcc>(mvcc::Options{.cache_bytes = 1 << 30, .recent_bytes = 1 << 30},
-                                       &leases_);
+  mvcc_ =
+      std::make_unique<mvcc::Mvcc>(mvcc::Options{.cache_bytes = 1 << 30, .recent_bytes = 1 << 30}, &leases_);
   source_ = std::make_unique<watch::MvccChangeSource>(mvcc_.get());
   leases_.Promote(now_ms(), 0);
   nodes_.resize(options.nodes);
@@ -32,6 +33,7 @@ History TestWorld::Run(WorkloadOptions options, int64_t duration_ns) {
   workload.BeginSettle();
   RunUntil(now_ns_ + 60'000'000'000, [&] { return workload.IsSettled(); });
   const bool settled = workload.IsSettled();
+  if (!settled) std::fprintf(stderr, "not settled: %s\n", workload.Unsettled().c_str());
   KW_CHECK(settled);
   History history = workload.TakeHistory(settled);
   queue_.clear();
