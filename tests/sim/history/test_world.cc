@@ -55,8 +55,17 @@ void TestWorld::CallAt(int64_t time_ns, std::function<void()> call) {
 }
 
 void TestWorld::Later(size_t node, std::function<void()> call) {
-  const int64_t delay_ns = random_.Between(1, options_.delay_ns_max);
-  CallAt(now_ns_ + delay_ns, [this, node, boots = nodes_[node].boots, call = std::move(call)] {
+  LaterAt(now_ns_ + random_.Between(1, options_.delay_ns_max), node, std::move(call));
+}
+
+void TestWorld::InOrder(size_t node, std::function<void()> call) {
+  int64_t& last_ns = nodes_[node].last_in_order_ns;
+  last_ns = std::max(last_ns + 1, now_ns_ + random_.Between(1, options_.delay_ns_max));
+  LaterAt(last_ns, node, std::move(call));
+}
+
+void TestWorld::LaterAt(int64_t time_ns, size_t node, std::function<void()> call) {
+  CallAt(time_ns, [this, node, boots = nodes_[node].boots, call = std::move(call)] {
     if (nodes_[node].up && nodes_[node].boots == boots) call();
   });
 }
@@ -264,7 +273,7 @@ void TestWorld::Publish() {
 uint64_t TestWorld::WatchOpen(size_t node, const kw_watch& watch) {
   const uint64_t id = next_watch_++;
   const std::string key(ToView(watch.key)), end(ToView(watch.end));
-  Later(node, [this, node, id, watch, key, end] {
+  InOrder(node, [this, node, id, watch, key, end] {
     kw_watch copy = watch;
     copy.key = ToSlice(key);
     copy.end = ToSlice(end);
@@ -275,7 +284,7 @@ uint64_t TestWorld::WatchOpen(size_t node, const kw_watch& watch) {
 }
 
 void TestWorld::WatchCredit(size_t node, uint64_t watch_id, uint64_t bytes) {
-  Later(node, [this, node, watch_id, bytes] {
+  InOrder(node, [this, node, watch_id, bytes] {
     nodes_[node].hub->Credit(watch_id, bytes);
     Publish();
   });
@@ -283,14 +292,14 @@ void TestWorld::WatchCredit(size_t node, uint64_t watch_id, uint64_t bytes) {
 
 void TestWorld::WatchProgress(size_t node, const kw_watch_sink* sink, const uint64_t* ids, size_t count,
                               void* ctx) {
-  Later(node, [this, node, sink, list = std::vector<uint64_t>(ids, ids + count), ctx] {
+  InOrder(node, [this, node, sink, list = std::vector<uint64_t>(ids, ids + count), ctx] {
     nodes_[node].hub->Progress(sink, list.data(), list.size(), ctx);
     Publish();
   });
 }
 
 void TestWorld::WatchClose(size_t node, uint64_t watch_id) {
-  Later(node, [this, node, watch_id] {
+  InOrder(node, [this, node, watch_id] {
     nodes_[node].hub->Close(watch_id);
     Publish();
   });
