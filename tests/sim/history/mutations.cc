@@ -448,7 +448,7 @@ bool EarlyExpiry(History* history, const Order& order, HistoryRandom* random) {
 bool LateExpiry(History* history, const Order& order, HistoryRandom* random) {
   Operation* operation = PickOfExpired(history, order, random, [&](const Operation& candidate) {
     // Long enough, and the history goes on meanwhile.
-    return candidate.request.kind == Kind::kLeaseGrant && candidate.response.lease_ttl_s >= 12;
+    return candidate.request.kind == Kind::kLeaseGrant && candidate.response.lease_ttl_s >= 8;
   });
   if (operation == nullptr) return false;
   for (Operation& other : history->operations) {

@@ -286,16 +286,18 @@ class StrictChecker {
 
   std::set<size_t> CandidatesOf(const Seen& seen) const {
     std::set<size_t> candidates;
+    bool is_told_by_value = false;
     for (size_t i = 0; i < seen.count; ++i) {
       const WatchEvent& event = seen.events[i];
-      if (!event.is_delete) {
-        auto at = by_value_.find(event.pair.value);
-        if (at != by_value_.end()) return at->second;  // Values are unique.
+      if (auto at = by_value_.find(event.pair.value); !event.is_delete && at != by_value_.end()) {
+        candidates.insert(at->second.begin(), at->second.end());
+        is_told_by_value = true;
       }
+      // Or it is a put that keeps the value of an earlier one.
       auto at = by_key_.find(event.pair.key);
       if (at != by_key_.end()) candidates.insert(at->second.begin(), at->second.end());
     }
-    candidates.insert(ranges_.begin(), ranges_.end());
+    if (!is_told_by_value) candidates.insert(ranges_.begin(), ranges_.end());
     return candidates;
   }
 
