@@ -425,7 +425,8 @@ Operation* PickOfExpired(History* history, const Order& order, HistoryRandom* ra
     for (const Operation& other : history->operations) {
       if (other.request.lease != candidate.request.lease) continue;
       granted |= other.request.kind == Kind::kLeaseGrant && other.outcome == Outcome::kOk;
-      revoked |= other.request.kind == Kind::kLeaseRevoke;
+      // Nor one of which it is not known when it was renewed.
+      revoked |= other.request.kind == Kind::kLeaseRevoke || other.outcome == Outcome::kUnknown;
     }
     if (!granted || revoked) return false;
     return std::any_of(order.revisions.begin(), order.revisions.end(), [&](const Revision& revision) {
