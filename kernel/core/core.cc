@@ -312,7 +312,8 @@ void Core::BeginShutdown() {
 
 void Core::Finish() {
   const Outcome stopped = Failure(KW_DETAIL_STOPPED);
-  for (auto& [id, pending] : pending_) {
+  for (uint64_t id : PendingIds()) {
+    const PendingProposal& pending = pending_.find(id)->second;
     if (pending.request != nullptr) Fail(pending.request, stopped);
   }
   pending_.clear();

@@ -6,6 +6,7 @@
 // an entry of a later term is applied, no entry of the older term can follow any more, so a proposal of
 // it that was not applied by then is lost for certain and is proposed again. A client thus never sees a
 // change of leader as an error, and a write is never applied twice.
+#include <algorithm>
 #include <cstring>
 
 #include "kernel/base/limits.h"
@@ -263,13 +264,23 @@ void Core::RetryProposals() {
 }
 
 void Core::OnEntryTerm(uint64_t term) {
-  for (auto& [id, pending] : pending_) {
+  for (uint64_t id : PendingIds()) {
+    PendingProposal& pending = pending_.find(id)->second;
     if (pending.term != 0 && pending.term < term) {
       pending.term = 0;
       unsent_.push_back(id);
     }
   }
   RetryProposals();
+}
+
+// In the order in which they came: the map's own order differs from run to run.
+std::vector<uint64_t> Core::PendingIds() const {
+  std::vector<uint64_t> ids;
+  ids.reserve(pending_.size());
+  for (const auto& [id, pending] : pending_) ids.push_back(id);
+  std::sort(ids.begin(), ids.end());
+  return ids;
 }
 
 Outcome Core::CheckMemberChange(const MemberChange& change) const {

@@ -237,13 +237,11 @@ void Core::FinishInstall() {
   hub_->OnRestored(applied.revision);
   if (applied.compact_revision > 0) hub_->OnCompacted(applied.compact_revision);
   // Whether our own proposals are in the snapshot cannot be known: they must not be proposed again.
-  for (auto at = pending_.begin(); at != pending_.end();) {
-    if (at->second.term == 0) {
-      ++at;
-      continue;
-    }
+  for (uint64_t id : PendingIds()) {
+    auto at = pending_.find(id);
+    if (at->second.term == 0) continue;
     Fail(at->second.request, Failure(KW_DETAIL_TIMEOUT_LEADER_FAILED));
-    pending_.erase(at++);
+    pending_.erase(at);
   }
   UpdatePeers();
   SendSnapshotAck(install.from, applied.index, kSnapshotInstalled, true);
