@@ -106,6 +106,7 @@ bool SimNode::Start(core::CoreConfig config) {
   ++life_;
   trace_->Add(scheduler_->now_ns(), "start", slot_ + 1, life_);
   dying_ = had_fault_ = false;
+  disk_faults_before_ = disk_.faults_injected();
   failure_.clear();
   turn_scheduled_ = log_lane_scheduled_ = flushing_ = store_lane_scheduled_ = in_turn_ = false;
   paused_until_ns_ = 0;
@@ -136,7 +137,6 @@ bool SimNode::Start(core::CoreConfig config) {
   deps.metrics = metrics_.get();
   const std::string token = config.cluster_token;
   core_ = std::make_unique<core::Core>(std::move(config), deps, inbox_.get());
-  const uint64_t faults_before = disk_.faults_injected();
   std::string error;
   bool up = log_->Open(&error) && core_->Recover(&error);
   if (!log_->violation().empty()) log_violation_ = log_->violation();
@@ -164,7 +164,6 @@ bool SimNode::Start(core::CoreConfig config) {
                                    &failure) == KW_OK;
     if (!up) error = failure.text;
   }
-  had_fault_ = had_fault_ || disk_.faults_injected() != faults_before;
   if (!up || dying_) {
     failure_ = up ? "died while it started" : error;
     trace_->Note(scheduler_->now_ns(), slot_ + 1, "did not start: " + failure_);
@@ -202,6 +201,7 @@ void SimNode::TearDown() {
   log_->Close();  // Completes all that is under way.
   log_jobs_.clear();
   store_jobs_.clear();
+  read_jobs_.clear();
   DrainInbox();
   core_.reset();
   log_writer_.reset();
@@ -330,11 +330,14 @@ void SimNode::Submit(core::Lane lane, std::unique_ptr<core::Job> job) {
       if (store_jobs_.size() == 1) RunStoreLane();
       return;
     case core::Lane::kRead: {
-      auto shared = std::make_shared<std::unique_ptr<core::Job>>(std::move(job));
-      Later(IoDelay(timing.read_min_ns, timing.read_max_ns), [this, shared] {
-        (*shared)->Execute();
+      const uint64_t id = next_read_++;
+      read_jobs_.emplace(id, std::move(job));
+      Later(IoDelay(timing.read_min_ns, timing.read_max_ns), [this, id] {
+        const auto at = read_jobs_.find(id);
+        at->second->Execute();
         if (dying_) return;
-        inbox_->Push(shared->release());
+        inbox_->Push(at->second.release());
+        read_jobs_.erase(at);
         ScheduleTurn();
       });
       return;
@@ -354,9 +357,7 @@ void SimNode::ScheduleFlush() {
   if (flushing_ || dying_ || !log_->BeginFlush()) return;
   flushing_ = true;
   Later(IoDelay(timing.flush_min_ns, timing.flush_max_ns), [this] {
-    const uint64_t faults_before = disk_.faults_injected();
     log_->EndFlush();
-    had_fault_ = had_fault_ || disk_.faults_injected() != faults_before;
     flushing_ = false;
     ScheduleFlush();
   });

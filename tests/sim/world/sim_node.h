@@ -87,7 +87,8 @@ class SimNode final : public Boundary, private core::Executor {
   uint64_t slow_factor = 1;         // Of the disks.
   uint64_t disks_hang_until_ns = 0;
   uint32_t store_error_ppm = 0;     // Of each call of the engine that may fail.
-  bool had_fault() const { return had_fault_; }  // In this life a call was made to fail.
+  // In this life a call was made to fail.
+  bool had_fault() const { return had_fault_ || disk_.faults_injected() != disk_faults_before_; }
 
   // ---- what goes in ----
   void Submit(kw_request* request);
@@ -143,6 +144,8 @@ class SimNode final : public Boundary, private core::Executor {
   kw_transport_sink sink_{};
   std::deque<std::unique_ptr<core::LogJob>> log_jobs_;
   std::deque<std::unique_ptr<core::Job>> store_jobs_;
+  std::map<uint64_t, std::unique_ptr<core::Job>> read_jobs_;
+  uint64_t next_read_ = 0;
   bool turn_scheduled_ = false, log_lane_scheduled_ = false, flushing_ = false, store_lane_scheduled_ = false;
   bool in_turn_ = false;
   uint64_t tick_ns_ = 0;
@@ -155,6 +158,7 @@ class SimNode final : public Boundary, private core::Executor {
   Call fail_call_ = Call::kStoreWrite;
   uint64_t fail_at_ = 0;
   int32_t fail_code_ = KW_OK;
+  uint64_t disk_faults_before_ = 0;
   bool dying_ = false, had_fault_ = false;
 };
 
