@@ -138,6 +138,8 @@ class Core {
   void TakeInbox();
   void DrainRaft();
   void OnRoleMayHaveChanged();
+  void HandOver();
+  void LeaveIfDiskStalls();
   void PublishState();
   void CompleteLog(LogJob* job);
   uint64_t now_ms() const { return now_ns_ / 1'000'000; }
@@ -219,6 +221,7 @@ class Core {
   // ---- core_snapshot.cc ----
   void StartSnapshot(uint64_t peer);
   void PumpSnapshot(uint64_t peer);
+  void ResendSnapshot(uint64_t peer);
   void EndSnapshot(uint64_t peer, uint64_t index);
   void OnSnapshotChunk(const FrameHeader& header, Reader* reader);
   void OnSnapshotAck(const FrameHeader& header, Reader* reader);
@@ -366,6 +369,7 @@ class Core {
   uint64_t next_sender_id_ = 1;
   struct Install {
     uint64_t from = 0, next_chunk = 0, last_ms = 0;
+    uint64_t written = 0;   // Chunks below are in the engine.
     Applied applied;        // What the snapshot holds.
     Membership membership;  // Taken over at the end.
   };
@@ -378,6 +382,7 @@ class Core {
   raft::Role last_role_ = raft::Role::kFollower;
   uint64_t last_term_ = 0, last_leader_ = 0;
   uint64_t initial_commit_ = 0;
+  uint64_t stalled_at_ = 0, stalled_since_ms_ = 0;  // Durable index, and since when it stands still.
   bool serving_asked_ = false;
   bool shutting_down_ = false;
   kw_node_state state_{};
