@@ -152,7 +152,6 @@ class Core {
   void SendProposal(uint64_t id, PendingProposal* pending);
   void FlushProposals();
   void RetryProposals();            // Those with term 0.
-  std::vector<uint64_t> PendingIds() const;
   void OnEntryTerm(uint64_t term);  // An entry of this term is applied: older proposals are lost.
   void ProposeMemberChange(uint64_t id, std::string_view proposal, uint64_t origin);
   Outcome CheckMemberChange(const MemberChange& change) const;

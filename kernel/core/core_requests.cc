@@ -6,11 +6,11 @@
 // an entry of a later term is applied, no entry of the older term can follow any more, so a proposal of
 // it that was not applied by then is lost for certain and is proposed again. A client thus never sees a
 // change of leader as an error, and a write is never applied twice.
-#include <algorithm>
 #include <cstring>
 
 #include "kernel/base/limits.h"
 #include "kernel/core/core.h"
+#include "kernel/core/keys_in_order.h"
 
 namespace keyway::core {
 namespace {
@@ -264,7 +264,7 @@ void Core::RetryProposals() {
 }
 
 void Core::OnEntryTerm(uint64_t term) {
-  for (uint64_t id : PendingIds()) {
+  for (uint64_t id : KeysInOrder(pending_)) {
     PendingProposal& pending = pending_.find(id)->second;
     if (pending.term != 0 && pending.term < term) {
       pending.term = 0;
@@ -272,15 +272,6 @@ void Core::OnEntryTerm(uint64_t term) {
     }
   }
   RetryProposals();
-}
-
-// In the order in which they came: the map's own order differs from run to run.
-std::vector<uint64_t> Core::PendingIds() const {
-  std::vector<uint64_t> ids;
-  ids.reserve(pending_.size());
-  for (const auto& [id, pending] : pending_) ids.push_back(id);
-  std::sort(ids.begin(), ids.end());
-  return ids;
 }
 
 Outcome Core::CheckMemberChange(const MemberChange& change) const {

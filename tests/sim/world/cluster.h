@@ -44,6 +44,8 @@ class Cluster final : public World {
 
   // ---- for tests that drive it themselves ----
   void StartAll();
+  // An orderly end of the process, and a new start after a while.
+  void StopMachine(size_t slot, uint64_t restart_ns);
   // Runs until `until_ns`, or `done` holds, or something is wrong. Returns whether `done` holds.
   bool RunUntil(uint64_t until_ns, const std::function<bool()>& done);
   SimNode& node(size_t slot) { return *nodes_[slot]; }
@@ -96,14 +98,13 @@ class Cluster final : public World {
     bool stays_down = false;   // In the end.
     bool restart_planned = false;
   };
-  struct Call;
+  struct ClientCall;
   struct Sink;
 
   // ---- cluster.cc ----
   void StartMachine(size_t slot);
   void KillMachine(size_t slot, bool power_loss);
   void PlanRestart(size_t slot, uint64_t delay_ns);
-  void StopMachine(size_t slot, uint64_t restart_ns);
   void OnTurned(size_t slot);
   void OnDied(size_t slot);
   void Explain(size_t slot);

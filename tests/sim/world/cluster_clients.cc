@@ -16,7 +16,7 @@ constexpr uint64_t kDelayMaxNs = 200 * kMicrosecond;
 }  // namespace
 
 // A request on its way.
-struct Cluster::Call {
+struct Cluster::ClientCall {
   Cluster* cluster = nullptr;
   size_t slot = 0;
   void (*done)(kw_request*, int32_t, const kw_error*, kw_reply*) = nullptr;
@@ -46,7 +46,7 @@ void Cluster::Submit(size_t node, kw_request* request) {
   if (!IsUp(node)) return;
   trace_.Add(scheduler_.now_ns(), "request", node + 1, request->kind);
   // The process may be gone before it answers; then the call is freed with the cluster's other calls.
-  auto call = std::make_shared<Call>(Call{this, node, request->done, request->ctx});
+  auto call = std::make_shared<ClientCall>(ClientCall{this, node, request->done, request->ctx});
   const uint64_t id = next_delivery_++;
   request->ctx = call.get();
   // Kept alive by this entry until the answer takes its place.
@@ -57,7 +57,7 @@ void Cluster::Submit(size_t node, kw_request* request) {
   static_assert(sizeof(core::InboxNode) <= 3 * sizeof(uintptr_t));
   Key::Of(request) = id;
   request->done = [](kw_request* self, int32_t code, const kw_error* error, kw_reply* reply) {
-    Call& call = *static_cast<Call*>(self->ctx);
+    ClientCall& call = *static_cast<ClientCall*>(self->ctx);
     Cluster& cluster = *call.cluster;
     const uint64_t id = Key::Of(self);
     self->done = call.done;

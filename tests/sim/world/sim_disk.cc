@@ -71,6 +71,24 @@ void SimDisk::Wipe() {
   Revive();
 }
 
+std::unique_ptr<SimDisk> SimDisk::Copy(uint64_t seed) const {
+  auto copy = std::make_unique<SimDisk>(seed);
+  for (const auto& [name, inode] : names_) {
+    auto own = std::make_shared<Inode>();
+    own->bytes = inode->bytes;
+    own->durable_bytes = inode->bytes.size();
+    copy->names_[name] = own;
+  }
+  copy->durable_names_ = copy->names_;
+  return copy;
+}
+
+std::vector<std::string> SimDisk::Names() const {
+  std::vector<std::string> names;
+  for (const auto& [name, inode] : names_) names.push_back(name);
+  return names;
+}
+
 std::string SimDisk::Corrupt() {
   std::vector<std::pair<std::string, Inode*>> segments;
   const Inode* last = nullptr;
@@ -154,7 +172,7 @@ SimDisk::Status SimDisk::SyncFile(Inode& inode) {
 
 // ---- names ---------------------------------------------------------------------------------------------
 
-void SimDisk::ChangeNames(std::function<void(Names&)> change) {
+void SimDisk::ChangeNames(std::function<void(NameMap&)> change) {
   change(names_);
   name_changes_.push_back(std::move(change));
 }
@@ -171,7 +189,7 @@ SimDisk::Status SimDisk::List(const std::string& path, std::vector<std::string>*
 SimDisk::Status SimDisk::Create(const std::string& path, std::unique_ptr<log_segmented::File>* file) {
   if (Status status = Begin(faults.write_error_ppm, "create", true); !status.ok()) return status;
   auto inode = std::make_shared<Inode>();
-  ChangeNames([path, inode](Names& names) { names[path] = inode; });
+  ChangeNames([path, inode](NameMap& names) { names[path] = inode; });
   *file = std::make_unique<OpenFile>(*this, inode);
   return End();
 }
@@ -187,7 +205,7 @@ SimDisk::Status SimDisk::Open(const std::string& path, std::unique_ptr<log_segme
 SimDisk::Status SimDisk::Rename(const std::string& from, const std::string& to) {
   if (Status status = Begin(faults.write_error_ppm, "rename", false); !status.ok()) return status;
   if (names_.count(from) == 0) return Error(KW_NOT_FOUND, from + ": no such file");
-  ChangeNames([from, to](Names& names) {
+  ChangeNames([from, to](NameMap& names) {
     const auto at = names.find(from);
     if (at == names.end()) return;
     names[to] = at->second;
@@ -199,7 +217,7 @@ SimDisk::Status SimDisk::Rename(const std::string& from, const std::string& to) 
 SimDisk::Status SimDisk::Remove(const std::string& path) {
   if (Status status = Begin(faults.write_error_ppm, "remove", false); !status.ok()) return status;
   if (names_.count(path) == 0) return Error(KW_NOT_FOUND, path + ": no such file");
-  ChangeNames([path](Names& names) { names.erase(path); });
+  ChangeNames([path](NameMap& names) { names.erase(path); });
   return End();
 }
 

@@ -51,6 +51,11 @@ class SimDisk final : public log_segmented::FileSystem {
   // Damages something durable in a segment; says what, or "" if there is nothing to damage.
   std::string Corrupt();
 
+  // For tests: another disk with the same content, all durable; a file's bytes, to be changed at rest.
+  std::unique_ptr<SimDisk> Copy(uint64_t seed) const;
+  std::vector<std::string> Names() const;
+  std::vector<uint8_t>& BytesOf(const std::string& name) { return names_.at(name)->bytes; }
+
   // ---- FileSystem ----
   Status CreateDirectory(const std::string&) override { return {}; }
   Status List(const std::string& path, std::vector<std::string>* names) override;
@@ -74,17 +79,17 @@ class SimDisk final : public log_segmented::FileSystem {
     size_t last_begin = 0, last_end = 0;  // Of the last write.
   };
   using InodeRef = std::shared_ptr<Inode>;
-  using Names = std::map<std::string, InodeRef>;
+  using NameMap = std::map<std::string, InodeRef>;
 
   Status Begin(uint32_t error_ppm, const char* what, bool takes_space);
   Status End() const;
-  void ChangeNames(std::function<void(Names&)> change);
+  void ChangeNames(std::function<void(NameMap&)> change);
   Status WriteTo(Inode& inode, uint64_t offset, std::span<const uint8_t> bytes);
   Status SyncFile(Inode& inode);
 
   Random random_;
-  Names names_, durable_names_;
-  std::vector<std::function<void(Names&)>> name_changes_;  // Since the last sync of the directory.
+  NameMap names_, durable_names_;
+  std::vector<std::function<void(NameMap&)>> name_changes_;  // Since the last sync of the directory.
   uint64_t operations_left_ = 0;
   bool dying_ = false, dead_ = false;
   uint64_t faults_injected_ = 0;
