@@ -305,10 +305,11 @@ bool Watchers::IsCompleteUpTo(int64_t revision, std::string* what) const {
       *what = "the observer of node " + std::to_string(slot) + " is not open";
       return false;
     }
-    if (!world_->IsUp(watcher->node) || watcher->closing || watcher->start > revision) continue;
-    if (watcher->reached >= revision) continue;
+    if (!world_->IsUp(watcher->node) || watcher->start > revision) continue;
+    if (watcher->reached >= revision && !watcher->closing) continue;
     *what = "watch " + std::to_string(watcher->id) + " on node " + std::to_string(watcher->node) +
-            " has reached revision " + std::to_string(watcher->reached) + " of " + std::to_string(revision);
+            (watcher->closing ? " was closed and is not canceled; it" : "") + " has reached revision " +
+            std::to_string(watcher->reached) + " of " + std::to_string(revision);
     return false;
   }
   return true;
