@@ -24,7 +24,7 @@ struct Arguments {
   uint64_t first = 1, last = 1;
   uint64_t seconds = 0;
   bool trace = false, twice = false, bench = false, verbose = false, three = false;
-  std::string mutant;
+  std::string mutant, history;
 };
 
 volatile uint64_t current_seed = 0;
@@ -52,6 +52,7 @@ RunResult RunOne(uint64_t seed, const Arguments& arguments) {
   RunOptions options;
   options.seed = seed;
   options.trace = arguments.trace;
+  options.history_file = arguments.history;
   if (arguments.trace) std::fprintf(stderr, "%s\n", swarm.Text().c_str());
   return RunSeed(options, swarm);
 }
@@ -102,7 +103,7 @@ int RunAll(const Arguments& arguments) {
 int Usage(const char* what) {
   std::fprintf(stderr,
                "keyway-sim: %s\nusage: keyway-sim [--seed N | --seeds A..B] [--seconds S] [--three] [--twice] "
-               "[--trace] [--verbose] [--mutant NAME] [--bench]\n",
+               "[--trace] [--verbose] [--history FILE] [--mutant NAME] [--bench]\n",
                what);
   return 2;
 }
@@ -132,6 +133,8 @@ int Main(int argc, char** argv) {
       arguments.verbose = true;
     } else if (name == "--bench") {
       arguments.bench = true;
+    } else if (name == "--history") {
+      arguments.history = value();
     } else if (name == "--mutant") {
       arguments.mutant = value();
     } else {

@@ -1,8 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "tests/sim/world/run_seed.h"
 
+#include <cstdio>
+
 #include "tests/sim/history/checkers.h"
 #include "tests/sim/history/client.h"
+#include "tests/sim/history/json_lines.h"
 #include "tests/sim/world/cluster.h"
 
 namespace keyway::sim {
@@ -41,6 +44,14 @@ RunResult RunSeed(const RunOptions& options, const Swarm& swarm) {
   result.events = cluster.scheduler().events_run();
   const History history = workload.TakeHistory(result.failure.empty());
   cluster.StopDelivering();
+  if (!options.history_file.empty()) {
+    const std::string lines = ToJsonLines(history, nullptr, {{"seed", std::to_string(options.seed)}});
+    std::FILE* file = std::fopen(options.history_file.c_str(), "w");
+    if (file == nullptr || std::fwrite(lines.data(), 1, lines.size(), file) != lines.size()) {
+      result.failure = options.history_file + " cannot be written";
+    }
+    if (file != nullptr) std::fclose(file);
+  }
   if (!result.failure.empty()) return result;
   CheckOptions check;
   check.leases.disturbances_ns = cluster.disturbances_ns();

@@ -10,7 +10,7 @@
 namespace keyway::sim {
 namespace {
 
-std::string_view View(kw_slice slice) { return {reinterpret_cast<const char*>(slice.ptr), slice.len}; }
+std::string_view Text(kw_slice slice) { return {reinterpret_cast<const char*>(slice.ptr), slice.len}; }
 kw_slice Slice(std::string_view text) { return {reinterpret_cast<const uint8_t*>(text.data()), text.size()}; }
 
 // Makes what may not be used any more unusable.
@@ -55,15 +55,15 @@ int32_t SimStore::Write(const kw_kv_op* ops, size_t count, kw_error* error) {
     const kw_kv_op& op = ops[i];
     switch (op.kind) {
       case KW_KV_PUT:
-        SetValue(op.table, View(op.key), View(op.value), &undo);
+        SetValue(op.table, Text(op.key), Text(op.value), &undo);
         break;
       case KW_KV_DELETE:
-        SetValue(op.table, View(op.key), std::nullopt, &undo);
+        SetValue(op.table, Text(op.key), std::nullopt, &undo);
         break;
       default: {
         Table& pairs = (*tables_)[op.table];
-        auto at = pairs.lower_bound(View(op.key));
-        const auto end = op.value.len == 0 ? pairs.end() : pairs.lower_bound(View(op.value));
+        auto at = pairs.lower_bound(Text(op.key));
+        const auto end = op.value.len == 0 ? pairs.end() : pairs.lower_bound(Text(op.value));
         while (at != end) {
           undo.push_back({op.table, at->first, std::move(at->second)});
           at = pairs.erase(at);
@@ -182,7 +182,7 @@ const kw_kv_store* SimStore::table() const {
     auto* own = reinterpret_cast<ViewType*>(view);
     for (size_t i = 0; i < count; ++i) {
       const Table& pairs = (*own->tables)[table];
-      const auto at = pairs.find(sim::View(keys[i]));
+      const auto at = pairs.find(Text(keys[i]));
       values[i] = at == pairs.end() ? kw_slice{} : Slice(own->copies.emplace_back(at->second));
       static const uint8_t kEmpty = 0;
       if (at != pairs.end() && values[i].len == 0) values[i].ptr = &kEmpty;
@@ -195,9 +195,9 @@ const kw_kv_store* SimStore::table() const {
     if (const int32_t code = Self(plugin).Enter(Call::kStoreCursorOpen, error); code != KW_OK) return code;
     auto cursor = std::make_unique<Cursor>();
     cursor->table = &(*reinterpret_cast<ViewType*>(view)->tables)[table];
-    cursor->next = sim::View(begin);
+    cursor->next = Text(begin);
     cursor->has_next = begin.len != 0;
-    cursor->end = sim::View(end);
+    cursor->end = Text(end);
     cursor->has_end = end.len != 0;
     cursor->descending = descending != 0;
     *out = reinterpret_cast<kw_kv_cursor*>(cursor.release());
