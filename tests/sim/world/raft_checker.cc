@@ -53,7 +53,8 @@ void RaftChecker::CheckCommit(size_t slot, const raft::Raft& raft, const std::ve
       Violate("state machine safety: another entry was committed", slot, *term, index);
     }
   }
-  if (!is_first || commit > committed_.size()) return;
+  // The first entry, of the first configuration, is committed by every founder for itself.
+  if (!is_first || commit == 1 || commit > committed_.size()) return;
   const uint64_t term = committed_[commit - 1].term;
   const auto is_durable = [&](const std::vector<raft::NodeId>& voters) {
     size_t count = 0;
