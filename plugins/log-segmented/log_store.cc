@@ -79,6 +79,7 @@ void LogStore::Stop() {
     work_.notify_all();
     flusher_.join();
   } else if (pool_ != nullptr) {
+    EndFlush();
     do {
       while (BeginFlush()) EndFlush();
     } while (Mark());
