@@ -92,9 +92,12 @@ void Cluster::PlanFaults() {
 }
 
 void Cluster::StopMachine(size_t slot, uint64_t restart_ns) {
-  DropDeliveries(slot);
   nodes_[slot]->Stop();
-  if (nodes_[slot]->dying()) return KillMachine(slot, false);
+  if (nodes_[slot]->is_running()) {  // It died meanwhile.
+    KillMachine(slot, false);
+    return PlanRestart(slot, restart_ns);
+  }
+  DropDeliveries(slot);
   if (clients_ != nullptr) clients_->OnNodeDown(slot);
   Disturb();
   PlanRestart(slot, restart_ns);
