@@ -1,11 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // No false alarm: histories of a store that is right pass all checkers, whatever their mix.
+#include "tests/sim/history/checkers.h"
+
 #include <gtest/gtest.h>
 
 #include <map>
 
-#include "tests/sim/history/checkers.h"
 #include "tests/sim/history/test_world.h"
 
 namespace keyway::sim {
@@ -73,8 +74,8 @@ TEST(GoodHistories, ContainEverything) {
                           KW_DETAIL_KEY_NOT_FOUND, KW_DETAIL_DUPLICATE_KEY}) {
     EXPECT_GT(details[detail], 0) << detail;
   }
-  for (uint32_t kind : {KW_WATCH_CREATED, KW_WATCH_EVENTS, KW_WATCH_PROGRESS, KW_WATCH_CANCELED,
-                        KW_WATCH_GROUP_PROGRESS}) {
+  for (uint32_t kind :
+       {KW_WATCH_CREATED, KW_WATCH_EVENTS, KW_WATCH_PROGRESS, KW_WATCH_CANCELED, KW_WATCH_GROUP_PROGRESS}) {
     EXPECT_GT(batches[kind], 10) << kind;
   }
   EXPECT_GT(unknown, 20);

@@ -28,7 +28,7 @@ class World {
   virtual bool IsUp(size_t node) const = 0;
   // As kw_kernel's functions of these names, on `node`. done() and deliver() may be called late (a slow
   // network to the client), never inside; after Workload::OnNodeDown(node) they must not be called any
-  // more for what was submitted before.
+  // more for what was submitted before. Calls about watches reach a node in their order.
   virtual void Submit(size_t node, kw_request* request) = 0;
   virtual uint64_t WatchOpen(size_t node, const kw_watch& watch) = 0;
   virtual void WatchCredit(size_t node, uint64_t watch_id, uint64_t bytes) = 0;

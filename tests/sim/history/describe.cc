@@ -123,7 +123,8 @@ std::string Describe(const Operation& operation) {
     case Kind::kDelete:
     case Kind::kRange:
       if (operation.request.serializable) text += ", serializable";
-      if (!operation.request.txn.then_ops.empty()) text += ": " + DescribeOp(operation.request.txn.then_ops[0]);
+      if (!operation.request.txn.then_ops.empty())
+        text += ": " + DescribeOp(operation.request.txn.then_ops[0]);
       break;
     case Kind::kTxn:
       break;
@@ -140,7 +141,8 @@ std::string Describe(const Operation& operation) {
   text += ") of client " + std::to_string(operation.client) + " on node " + std::to_string(operation.node) +
           ", called at " + std::to_string(operation.call_ns) + " ns";
   if (operation.return_ns >= 0) text += ", answered at " + std::to_string(operation.return_ns) + " ns";
-  if (operation.outcome == Outcome::kOk) text += " at revision " + std::to_string(operation.response.revision);
+  if (operation.outcome == Outcome::kOk)
+    text += " at revision " + std::to_string(operation.response.revision);
   if (operation.outcome == Outcome::kError) text += " with error detail " + std::to_string(operation.detail);
   if (operation.outcome == Outcome::kUnknown) text += ", outcome unknown";
   return text;

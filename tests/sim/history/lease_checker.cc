@@ -80,7 +80,7 @@ class LeaseChecker {
     }
     for (int64_t revision = Order::kFirstRevision; revision <= order_.last(); ++revision) {
       const Revision& made = order_.at(revision);
-      if (made.lease != 0) {
+      if (made.lease != 0 && made.lease_is_certain) {
         stories_[made.lease].end_revision = revision;
         stories_[made.lease].expired = made.writer == Writer::kLeaseExpiry;
       }
@@ -127,7 +127,8 @@ class LeaseChecker {
       const bool other = std::any_of(story.grants.begin(), story.grants.end(), [&](size_t i) {
         return i != index && at(i).outcome != Outcome::kError && at(i).call_ns < at(index).return_ns;
       });
-      if (!other) report_.Add(Describe(at(index)) + ": nobody else has asked for lease " + std::to_string(lease));
+      if (!other)
+        report_.Add(Describe(at(index)) + ": nobody else has asked for lease " + std::to_string(lease));
     }
   }
 
@@ -148,8 +149,8 @@ class LeaseChecker {
     if (story.end_revision != 0 && story.expired) {
       const int64_t seen_ns =
           order_.not_after_ns[static_cast<size_t>(story.end_revision - Order::kFirstRevision)];
-      signs.push_back({seen_ns, seen_ns, "its keys were deleted at revision " +
-                                             std::to_string(story.end_revision), true});
+      signs.push_back({seen_ns, seen_ns,
+                       "its keys were deleted at revision " + std::to_string(story.end_revision), true});
     }
     for (size_t index : story.renewals) {
       if (at(index).outcome == Outcome::kOk && at(index).response.lease_ttl_s <= 0) {
@@ -157,7 +158,8 @@ class LeaseChecker {
       }
     }
     for (size_t index : story.queries) {
-      if (at(index).outcome == Outcome::kOk && at(index).response.lease_ttl_s < 0) add(index, "unknown: ", true);
+      if (at(index).outcome == Outcome::kOk && at(index).response.lease_ttl_s < 0)
+        add(index, "unknown: ", true);
     }
     for (size_t index : story.puts) {
       if (missing(index)) add(index, "refused: ", true);
@@ -206,8 +208,8 @@ class LeaseChecker {
   void CheckUse(int64_t lease, const LeaseStory& story, const Sign& sign) {
     auto check = [&](size_t index, bool used) {
       if (!used || at(index).outcome != Outcome::kOk || at(index).call_ns <= sign.time_ns) return;
-      report_.Add("lease " + std::to_string(lease) + " was gone at " + std::to_string(sign.time_ns) + " ns (" +
-                  sign.what + "), but then: " + Describe(at(index)));
+      report_.Add("lease " + std::to_string(lease) + " was gone at " + std::to_string(sign.time_ns) +
+                  " ns (" + sign.what + "), but then: " + Describe(at(index)));
     };
     for (size_t index : story.renewals) check(index, at(index).response.lease_ttl_s > 0);
     for (size_t index : story.queries) check(index, at(index).response.lease_ttl_s >= 0);
@@ -243,9 +245,9 @@ class LeaseChecker {
     auto check = [&](int64_t time_ns, const std::string& what) {
       const int64_t until_ns = LastStartNs(story, time_ns) + ttl_s * kSecondNs + bounds_.late_ns;
       if (time_ns <= until_ns || report_.full()) return;
-      report_.Add("lease " + std::to_string(lease) + ", TTL " + std::to_string(ttl_s) + " s, was still there at " +
-                  std::to_string(time_ns) + " ns (" + what + "), but had to be gone at " +
-                  std::to_string(until_ns) + " ns");
+      report_.Add("lease " + std::to_string(lease) + ", TTL " + std::to_string(ttl_s) +
+                  " s, was still there at " + std::to_string(time_ns) + " ns (" + what +
+                  "), but had to be gone at " + std::to_string(until_ns) + " ns");
     };
     for (size_t index : story.renewals) {
       if (PromiseNs(at(index)) > 0) check(at(index).call_ns, Describe(at(index)));
@@ -258,8 +260,8 @@ class LeaseChecker {
     if (story.end_revision != 0) {
       if (!story.expired) return;
       const int64_t call_ns = last_calls_[static_cast<size_t>(story.end_revision - 2)];
-      check(call_ns, "its keys, deleted at revision " + std::to_string(story.end_revision) +
-                         ", were not deleted yet");
+      check(call_ns,
+            "its keys, deleted at revision " + std::to_string(story.end_revision) + ", were not deleted yet");
     } else if (HoldsKeys(lease)) {
       check(last_calls_.back(), "it still has keys at the last revision");
     }

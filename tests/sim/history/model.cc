@@ -18,6 +18,14 @@ OpResult FinishRange(std::vector<KeyValue> pairs, const Op& op) {
   result.kind = KW_OP_RANGE;
   result.count = static_cast<int64_t>(pairs.size());
   if ((options.flags & KW_RANGE_COUNT_ONLY) != 0) return result;
+  const bool filters =
+      options.mod_min != 0 || options.mod_max != 0 || options.create_min != 0 || options.create_max != 0;
+  // etcd reads only one more than the limit, in key order, unless it has to look at all; so without an
+  // order a target sorts what is left.
+  if (options.limit > 0 && options.sort_order == KW_ORDER_NONE && !filters &&
+      pairs.size() > static_cast<size_t>(options.limit) + 1) {
+    pairs.resize(static_cast<size_t>(options.limit) + 1);
+  }
   std::erase_if(pairs, [&](const KeyValue& pair) {
     return (options.mod_min != 0 && pair.mod_revision < options.mod_min) ||
            (options.mod_max != 0 && pair.mod_revision > options.mod_max) ||

@@ -170,7 +170,8 @@ bool SwappedReplies(History* history, const Order&, HistoryRandom* random) {
   Operation* a = PickOperation(history, random, HasPairs);
   if (a == nullptr) return false;
   Operation* b = PickOperation(history, random, [&](const Operation& candidate) {
-    return HasPairs(candidate) && candidate.response.results[0].pairs[0].key != a->response.results[0].pairs[0].key;
+    return HasPairs(candidate) &&
+           candidate.response.results[0].pairs[0].key != a->response.results[0].pairs[0].key;
   });
   if (b == nullptr) return false;
   std::swap(a->response.results, b->response.results);
@@ -214,9 +215,8 @@ bool CompactedRead(History* history, const Order& order, HistoryRandom* random) 
 }
 
 bool CompactedForNothing(History* history, const Order&, HistoryRandom* random) {
-  Operation* operation = PickOperation(history, random, [&](const Operation& candidate) {
-    return candidate.request.kind == Kind::kCompact;
-  });
+  Operation* operation = PickOperation(
+      history, random, [&](const Operation& candidate) { return candidate.request.kind == Kind::kCompact; });
   if (operation == nullptr) return false;
   operation->request.revision += 1'000'000;
   operation->outcome = Outcome::kError;
@@ -429,15 +429,16 @@ Operation* PickOfExpired(History* history, const Order& order, HistoryRandom* ra
     }
     if (!granted || revoked) return false;
     return std::any_of(order.revisions.begin(), order.revisions.end(), [&](const Revision& revision) {
-      return revision.writer == Writer::kLeaseExpiry && revision.lease == candidate.request.lease;
+      return revision.writer == Writer::kLeaseExpiry && revision.lease_is_certain &&
+             revision.lease == candidate.request.lease;
     });
   });
 }
 
 bool EarlyExpiry(History* history, const Order& order, HistoryRandom* random) {
   Operation* operation = PickOfExpired(history, order, random, [](const Operation& candidate) {
-    return candidate.response.lease_ttl_s > 0 && (candidate.request.kind == Kind::kLeaseGrant ||
-                                                  candidate.request.kind == Kind::kLeaseKeepAlive);
+    return candidate.response.lease_ttl_s > 0 &&
+           (candidate.request.kind == Kind::kLeaseGrant || candidate.request.kind == Kind::kLeaseKeepAlive);
   });
   if (operation == nullptr) return false;
   operation->response.lease_ttl_s += 1000;
@@ -459,8 +460,9 @@ bool LateExpiry(History* history, const Order& order, HistoryRandom* random) {
 }
 
 bool RenewAfterRevoke(History* history, const Order&, HistoryRandom* random) {
-  const Operation* revoke = PickOperation(
-      history, random, [](const Operation& candidate) { return candidate.request.kind == Kind::kLeaseRevoke; });
+  const Operation* revoke = PickOperation(history, random, [](const Operation& candidate) {
+    return candidate.request.kind == Kind::kLeaseRevoke;
+  });
   if (revoke == nullptr) return false;
   Operation renewal = *revoke;
   renewal.id = history->operations.back().id + 1;
@@ -473,8 +475,9 @@ bool RenewAfterRevoke(History* history, const Order&, HistoryRandom* random) {
 }
 
 bool GrantedTwice(History* history, const Order&, HistoryRandom* random) {
-  Operation* grant = PickOperation(
-      history, random, [](const Operation& candidate) { return candidate.request.kind == Kind::kLeaseGrant; });
+  Operation* grant = PickOperation(history, random, [](const Operation& candidate) {
+    return candidate.request.kind == Kind::kLeaseGrant;
+  });
   if (grant == nullptr) return false;
   grant->outcome = Outcome::kError;
   grant->detail = KW_DETAIL_LEASE_EXISTS;

@@ -47,7 +47,10 @@ enum class Writer : uint8_t {
 struct Revision {
   Writer writer = Writer::kOperation;
   size_t operation = 0;
-  int64_t lease = 0;
+  int64_t lease = 0;  // That this ended, by expiry or revocation; 0: none.
+  // Whether nobody else can have been it: false if both the end of a lease and a delete of unknown outcome
+  // explain the changes.
+  bool lease_is_certain = true;
   std::vector<WatchEvent> changes;  // In order, with prev.
 };
 

@@ -344,6 +344,9 @@ class StrictChecker {
       revision.writer = subject.writer;
       revision.operation = subject.operation;
       revision.lease = subject.lease;
+      for (size_t candidate : gaps_[i].candidates) {
+        revision.lease_is_certain &= subjects_[candidate].lease == subject.lease;
+      }
     }
   }
 
@@ -412,8 +415,8 @@ class StrictChecker {
     const int64_t revision = operation.response.revision;
     const std::vector<std::string> keys = KeysOfLease(lease, revision);
     if (keys.empty()) return;
-    report_.Add(Describe(operation) + ": key " + Quote(keys[0]) + " of the lease is still there at revision " +
-                std::to_string(revision));
+    report_.Add(Describe(operation) + ": key " + Quote(keys[0]) +
+                " of the lease is still there at revision " + std::to_string(revision));
   }
 
   void CheckLeaseKeys(const Operation& operation) {

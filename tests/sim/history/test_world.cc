@@ -2,6 +2,7 @@
 #include "tests/sim/history/test_world.h"
 
 #include <algorithm>
+#include <cstdio>
 #include <optional>
 
 #include "kernel/base/check.h"
@@ -10,8 +11,8 @@
 namespace keyway::sim {
 
 TestWorld::TestWorld(const TestWorldOptions& options) : options_(options), random_(options.seed * 31 + 7) {
-  mvcc_ = std::make_unique<mvcc::Mvcc>(mvcc::Options{.cache_bytes = 1 << 30, .recent_bytes = 1 << 30},
-                                       &leases_);
+  mvcc_ =
+      std::make_unique<mvcc::Mvcc>(mvcc::Options{.cache_bytes = 1 << 30, .recent_bytes = 1 << 30}, &leases_);
   source_ = std::make_unique<watch::MvccChangeSource>(mvcc_.get());
   leases_.Promote(now_ms(), 0);
   nodes_.resize(options.nodes);
@@ -32,6 +33,7 @@ History TestWorld::Run(WorkloadOptions options, int64_t duration_ns) {
   workload.BeginSettle();
   RunUntil(now_ns_ + 60'000'000'000, [&] { return workload.IsSettled(); });
   const bool settled = workload.IsSettled();
+  if (!settled) std::fprintf(stderr, "not settled: %s\n", workload.Unsettled().c_str());
   KW_CHECK(settled);
   History history = workload.TakeHistory(settled);
   queue_.clear();
@@ -53,8 +55,17 @@ void TestWorld::CallAt(int64_t time_ns, std::function<void()> call) {
 }
 
 void TestWorld::Later(size_t node, std::function<void()> call) {
-  const int64_t delay_ns = random_.Between(1, options_.delay_ns_max);
-  CallAt(now_ns_ + delay_ns, [this, node, boots = nodes_[node].boots, call = std::move(call)] {
+  LaterAt(now_ns_ + random_.Between(1, options_.delay_ns_max), node, std::move(call));
+}
+
+void TestWorld::InOrder(size_t node, std::function<void()> call) {
+  int64_t& last_ns = nodes_[node].last_in_order_ns;
+  last_ns = std::max(last_ns + 1, now_ns_ + random_.Between(1, options_.delay_ns_max));
+  LaterAt(last_ns, node, std::move(call));
+}
+
+void TestWorld::LaterAt(int64_t time_ns, size_t node, std::function<void()> call) {
+  CallAt(time_ns, [this, node, boots = nodes_[node].boots, call = std::move(call)] {
     if (nodes_[node].up && nodes_[node].boots == boots) call();
   });
 }
@@ -262,7 +273,7 @@ void TestWorld::Publish() {
 uint64_t TestWorld::WatchOpen(size_t node, const kw_watch& watch) {
   const uint64_t id = next_watch_++;
   const std::string key(ToView(watch.key)), end(ToView(watch.end));
-  Later(node, [this, node, id, watch, key, end] {
+  InOrder(node, [this, node, id, watch, key, end] {
     kw_watch copy = watch;
     copy.key = ToSlice(key);
     copy.end = ToSlice(end);
@@ -273,7 +284,7 @@ uint64_t TestWorld::WatchOpen(size_t node, const kw_watch& watch) {
 }
 
 void TestWorld::WatchCredit(size_t node, uint64_t watch_id, uint64_t bytes) {
-  Later(node, [this, node, watch_id, bytes] {
+  InOrder(node, [this, node, watch_id, bytes] {
     nodes_[node].hub->Credit(watch_id, bytes);
     Publish();
   });
@@ -281,14 +292,14 @@ void TestWorld::WatchCredit(size_t node, uint64_t watch_id, uint64_t bytes) {
 
 void TestWorld::WatchProgress(size_t node, const kw_watch_sink* sink, const uint64_t* ids, size_t count,
                               void* ctx) {
-  Later(node, [this, node, sink, list = std::vector<uint64_t>(ids, ids + count), ctx] {
+  InOrder(node, [this, node, sink, list = std::vector<uint64_t>(ids, ids + count), ctx] {
     nodes_[node].hub->Progress(sink, list.data(), list.size(), ctx);
     Publish();
   });
 }
 
 void TestWorld::WatchClose(size_t node, uint64_t watch_id) {
-  Later(node, [this, node, watch_id] {
+  InOrder(node, [this, node, watch_id] {
     nodes_[node].hub->Close(watch_id);
     Publish();
   });

@@ -53,11 +53,15 @@ class TestWorld final : public World {
   struct Node {
     bool up = true;
     uint64_t boots = 1;
+    int64_t last_in_order_ns = 0;
     std::unique_ptr<watch::WatchHub> hub;
   };
 
   // At a random time later, if the node has not crashed by then.
   void Later(size_t node, std::function<void()> call);
+  // The same, and after what was to be done there in order before: calls about watches.
+  void InOrder(size_t node, std::function<void()> call);
+  void LaterAt(int64_t time_ns, size_t node, std::function<void()> call);
   void RunUntil(int64_t time_ns, const std::function<bool()>& is_done);
   void Apply(size_t node, kw_request* request);
   keyway::Outcome ApplyKind(kw_request* request, Reply* reply);

@@ -134,8 +134,8 @@ class Sweep {
                      ", but somebody had seen revision " + std::to_string(before) + " before it was called");
       } else if (made == 0 && operation.outcome == Outcome::kOk && IsLinearizable(operation) &&
                  operation.response.revision < before) {
-        report_->Add(Describe(operation) + " is stale: somebody had seen revision " +
-                     std::to_string(before) + " before it was called");
+        report_->Add(Describe(operation) + " is stale: somebody had seen revision " + std::to_string(before) +
+                     " before it was called");
       }
     }
   }
@@ -162,7 +162,8 @@ class Sweep {
     if (!complete_) return;
     for (int64_t revision = std::max<int64_t>(1, seen_before); revision <= order_->last(); ++revision) {
       if (revision >= Order::kFirstRevision &&
-          order_->not_before_ns[static_cast<size_t>(revision - Order::kFirstRevision)] > operation.return_ns) {
+          order_->not_before_ns[static_cast<size_t>(revision - Order::kFirstRevision)] >
+              operation.return_ns) {
         break;
       }
       if (order_->map.At(key, revision) == nullptr) return;
@@ -177,7 +178,8 @@ class Sweep {
     for (const Operation& operation : history_.operations) {
       if (!MayHaveCompacted(operation)) continue;
       begun.push_back({operation.call_ns, operation.request.revision});
-      if (operation.outcome == Outcome::kOk) done.push_back({operation.return_ns, operation.request.revision});
+      if (operation.outcome == Outcome::kOk)
+        done.push_back({operation.return_ns, operation.request.revision});
     }
     Floor compacted(done);
     for (size_t index : by_call_) {

@@ -77,8 +77,8 @@ class WatchWalk {
 
   // No event is due before `revision`; else the watch has lost it.
   bool SkipTo(int64_t revision, const std::string& when) {
-    for (int64_t at = std::max<int64_t>(next_, Order::kFirstRevision);
-         at < revision && at <= order_.last(); ++at) {
+    for (int64_t at = std::max<int64_t>(next_, Order::kFirstRevision); at < revision && at <= order_.last();
+         ++at) {
       const std::vector<const WatchEvent*> lost = ExpectedAt(at);
       if (lost.empty()) continue;
       report_->Add(Describe(watch_) + ", " + when + ": it was not told of the " + Describe(*lost[0]) +
@@ -106,7 +106,8 @@ class WatchWalk {
     const int64_t revision = batch.events[begin].pair.mod_revision;
     const std::string first = Describe(batch.events[begin]);
     if (revision > batch.revision) {
-      return Fault(batch, "the header's revision " + std::to_string(batch.revision) + " is below the " + first);
+      return Fault(batch,
+                   "the header's revision " + std::to_string(batch.revision) + " is below the " + first);
     }
     if (revision < watch_.start_revision) return Fault(batch, "it was told of the past: " + first);
     if (revision <= progress_) {
@@ -128,8 +129,8 @@ class WatchWalk {
       const WatchEvent& event = batch.events[begin + i];
       if (i >= expected.size()) return Fault(batch, "it was told of a " + Describe(event) + " too many");
       if (event.is_delete != expected[i]->is_delete || event.pair != expected[i]->pair) {
-        return Fault(batch, "it was told of the " + Describe(event) + ", but it was the " +
-                                Describe(*expected[i]));
+        return Fault(batch,
+                     "it was told of the " + Describe(event) + ", but it was the " + Describe(*expected[i]));
       }
       if (!CheckPrevious(batch, event, *expected[i])) return;
     }

@@ -30,6 +30,7 @@ struct Watchers::Watcher {
   size_t node = 0;
   uint64_t kernel_id = 0;
   bool slow = false;
+  bool created = false;
   bool closing = false;
   bool ended = false;
   int64_t start = 0;    // The first revision it may get; 0: not known before it is created.
@@ -208,6 +209,7 @@ void Watchers::OnBatch(size_t node, const kw_watch_batch& batch) {
   if (watcher->ended) return;
   switch (batch.kind) {
     case KW_WATCH_CREATED:
+      watcher->created = true;
       if (watcher->start == 0) {
         watcher->start = batch.revision + 1;
         watcher->reached = batch.revision;
@@ -260,7 +262,7 @@ void Watchers::ScheduleProgress() {
 void Watchers::RequestProgress() {
   if (settling_) {
     for (const auto& watcher : slots_) {
-      if (watcher == nullptr || !world_->IsUp(watcher->node)) continue;
+      if (watcher == nullptr || !watcher->created || !world_->IsUp(watcher->node)) continue;
       const uint64_t id = watcher->kernel_id;
       world_->WatchProgress(watcher->node, &sinks_[watcher->node]->sink, &id, 1, nullptr);
     }
@@ -272,7 +274,7 @@ void Watchers::RequestProgress() {
   auto group = std::make_unique<Group>();
   group->node = node;
   for (const auto& watcher : slots_) {
-    if (watcher == nullptr || watcher->node != node || watcher->closing) continue;
+    if (watcher == nullptr || watcher->node != node || !watcher->created || watcher->closing) continue;
     kernel_ids.push_back(watcher->kernel_id);
     group->watcher_ids.push_back(watcher->id);
   }

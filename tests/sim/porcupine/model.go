@@ -17,7 +17,7 @@ const (
 	deletePrevKV                                       = 1
 	rangeKeysOnly, rangeCountOnly                      = 1, 2
 	sortKey, sortVersion, sortCreate, sortMod, sortVal = 0, 1, 2, 3, 4
-	orderDescend                                       = 2
+	orderNone, orderDescend                            = 0, 2
 	cmpVersion, cmpCreate, cmpMod, cmpValue, cmpLease  = 0, 1, 2, 3, 4
 	relEqual, relGreater, relLess, relNotEqual         = 0, 1, 2, 3
 )
@@ -298,6 +298,10 @@ func rangeOf(s *store, o op) result {
 	answer := result{Kind: opRange, Count: int64(len(found))}
 	if o.RangeFlags&rangeCountOnly != 0 {
 		return answer
+	}
+	filters := o.ModMin != 0 || o.ModMax != 0 || o.CreateMin != 0 || o.CreateMax != 0
+	if o.Limit > 0 && o.SortOrder == orderNone && !filters && len(found) > o.Limit+1 {
+		found = found[:o.Limit+1] // etcd reads no more; a sort target sorts these.
 	}
 	var kept []pair
 	for _, p := range found {
