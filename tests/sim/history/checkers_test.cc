@@ -35,7 +35,7 @@ TEST(GoodHistories, ContainEverything) {
   std::map<uint32_t, int> details;
   int unknown = 0, unknown_made = 0, expiries = 0, watches = 0, slow_batches = 0, prev_missing = 0;
   std::map<uint32_t, int> batches;
-  for (uint64_t seed = 1; seed <= 12; ++seed) {
+  for (uint64_t seed = 1; seed <= 20; ++seed) {
     TestWorldOptions world_options;
     world_options.seed = seed;
     TestWorld world(world_options);

@@ -104,7 +104,13 @@ class BySearch {
         if ((op.flags & KW_PUT_PREV_KV) != 0) {
           (*steps)[op.key].push_back(Expect(result.pairs.empty() ? kAbsent : Number(result.pairs[0].value)));
         }
-        if ((op.flags & KW_PUT_IGNORE_VALUE) == 0) (*steps)[op.key].push_back(Set(Number(op.value)));
+        Steps& list = (*steps)[op.key];
+        if ((op.flags & KW_PUT_IGNORE_VALUE) == 0) {
+          list.push_back(Set(Number(op.value)));
+        } else if (!list.empty() && list.back().kind == SearchStep::Kind::kSet &&
+                   list.back().value == kAbsent) {
+          list.push_back(Set(Number("")));  // This txn has deleted it before.
+        }
       } else if (op.kind == KW_OP_DELETE) {
         if ((op.flags & KW_DELETE_PREV_KV) != 0) ExpectPairs(op, result, steps);
         ForKeys(op, [&](const std::string& key) { (*steps)[key].push_back(Set(kAbsent)); });
@@ -151,7 +157,7 @@ class BySearch {
     for (const std::vector<Op>* ops : {&txn.then_ops, &txn.else_ops}) {
       for (const Op& op : *ops) {
         if (op.kind == KW_OP_TXN) AddUnknown(*op.txn, index);
-        if (op.kind == KW_OP_PUT && (op.flags & KW_PUT_IGNORE_VALUE) == 0) add(op.key, Number(op.value));
+        if (op.kind == KW_OP_PUT) add(op.key, Number(op.value));  // To keep no value: see AddSteps().
         if (op.kind == KW_OP_DELETE) ForKeys(op, [&](const std::string& key) { add(key, kAbsent); });
       }
     }
