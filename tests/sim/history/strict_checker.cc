@@ -248,7 +248,13 @@ class StrictChecker {
     std::vector<WatchEvent> changes;
     std::string refused;
     FindLease(seen, revision, &gap, &changes);
-    for (size_t index : CandidatesOf(seen)) TryOperation(index, seen, revision, &gap, &changes, &refused);
+    for (size_t index : CandidatesOf(seen, true)) TryOperation(index, seen, revision, &gap, &changes, &refused);
+    // A put that keeps the value (IGNORE_VALUE) makes one that another operation has brought.
+    if (gap.candidates.empty()) {
+      for (size_t index : CandidatesOf(seen, false)) {
+        TryOperation(index, seen, revision, &gap, &changes, &refused);
+      }
+    }
     if (gap.candidates.empty()) {
       report_.Add("revision " + std::to_string(revision) + ", seen by a watch as " +
                   Describe(std::vector<WatchEvent>(seen.events, seen.events + seen.count)) +
@@ -284,11 +290,11 @@ class StrictChecker {
     return operation.call_ns <= order_->not_after_ns[static_cast<size_t>(revision - Order::kFirstRevision)];
   }
 
-  std::set<size_t> CandidatesOf(const Seen& seen) const {
+  std::set<size_t> CandidatesOf(const Seen& seen, bool by_value) const {
     std::set<size_t> candidates;
     for (size_t i = 0; i < seen.count; ++i) {
       const WatchEvent& event = seen.events[i];
-      if (!event.is_delete) {
+      if (!event.is_delete && by_value) {
         auto at = by_value_.find(event.pair.value);
         if (at != by_value_.end()) return at->second;  // Values are unique.
       }
