@@ -2,6 +2,9 @@
 """Runs all tests: ctest for the unit tests, pytest for the rest; ends with one plain closing line.
 
     tests/run.py [--no-unit] [suites or options of pytest]
+
+Without suites or options the integration tests and the client tours run once for each variant: engine,
+transport, and TLS on or off.
 """
 
 import os
@@ -29,12 +32,32 @@ class Totals:
                 self.passed += 1
 
 
-def run_step(name, command, report, totals, cwd=None):
+# Every combination of engine, transport and TLS, and a cluster of both engines. The first one is the
+# default: all suites run on it.
+VARIANTS = [
+    {"KEYWAY_STORAGE": storage, "KEYWAY_TRANSPORT": transport, "KEYWAY_TLS": tls}
+    for tls in ("", "1")
+    for transport in ("tcp", "grpc")
+    for storage in ("lmdb", "rocksdb")
+] + [{"KEYWAY_STORAGE": "mixed", "KEYWAY_TRANSPORT": "tcp", "KEYWAY_TLS": "1"}]
+# What the variants beyond the first run, with fewer rounds of kill -9.
+VARIANT_SUITES = ["integration", "compat"]
+VARIANT_ENVIRONMENT = {"KEYWAY_KILL_ROUNDS": "6"}
+
+
+def name_of(variant):
+    tls = "mtls" if variant["KEYWAY_TLS"] else "plain"
+    return f"{variant['KEYWAY_STORAGE']}-{variant['KEYWAY_TRANSPORT']}-{tls}"
+
+
+def run_step(name, command, report, totals, cwd=None, environment=None):
     """Runs one runner; a runner that fails without a failed test in its report counts as one."""
     print(f"== {name}", flush=True)
     report.unlink(missing_ok=True)
     start = time.monotonic()
-    code = subprocess.run(command, cwd=cwd, stdin=subprocess.DEVNULL).returncode
+    code = subprocess.run(
+        command, cwd=cwd, stdin=subprocess.DEVNULL, env={**os.environ, **(environment or {})}
+    ).returncode
     failed_before = totals.failed
     if report.exists():
         totals.add(report)
@@ -55,9 +78,17 @@ def main():
         command = ["ctest", "--test-dir", str(paths.BUILD), "--output-on-failure"]
         command += ["--parallel", str(os.cpu_count()), "--output-junit", str(report)]
         run_step("unit tests (ctest)", command, report, totals)
-    report = paths.BUILD / "junit-suites.xml"
-    command = [sys.executable, "-m", "pytest", f"--junit-xml={report}", *arguments]
-    run_step("suites (pytest)", command, report, totals, cwd=paths.ROOT / "tests")
+    for variant in VARIANTS[:1] if arguments else VARIANTS:
+        name = name_of(variant)
+        report = paths.BUILD / f"junit-{name}.xml"
+        command = [sys.executable, "-m", "pytest", f"--junit-xml={report}"]
+        environment = dict(variant)
+        if variant is not VARIANTS[0]:
+            command += ["-q", *VARIANT_SUITES]
+            environment.update(VARIANT_ENVIRONMENT)
+        command += arguments
+        step = f"suites (pytest) on {name}"
+        run_step(step, command, report, totals, cwd=paths.ROOT / "tests", environment=environment)
     line = f"{totals.passed} passed, {totals.failed} failed, {totals.skipped} skipped"
     print(line, flush=True)
     return 1 if totals.failed or not totals.passed else 0

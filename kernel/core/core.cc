@@ -4,6 +4,7 @@
 #include <cstddef>
 
 #include "kernel/base/limits.h"
+#include "kernel/core/keys_in_order.h"
 #include "kernel/core/snapshot.h"
 
 namespace keyway::core {
@@ -224,15 +225,20 @@ void Core::Tick() {
     TryHashes();
     ProposeMark();
     FinishMarks();
+    LeaveIfDiskStalls();
     if (std::erase_if(farewells_, [&](const auto& item) { return item.second.until_ms <= now_ms(); }) != 0) {
       UpdatePeers();
     }
     std::vector<uint64_t> stalled;
     for (auto& [peer, sender] : senders_) {
-      if (sender->Stalled(now_ms())) stalled.push_back(peer);
+      if (sender->Stalled(now_ms())) {
+        stalled.push_back(peer);
+      } else if (sender->ShouldResend(now_ms())) {
+        ResendSnapshot(peer);
+      }
     }
     for (uint64_t peer : stalled) EndSnapshot(peer, 0);
-    if (install_.has_value() && now_ms() - install_->last_ms > 5000) AbandonInstall();
+    if (install_.has_value() && now_ms() - install_->last_ms > kSnapshotStallMs) AbandonInstall();
     MaybeWriteStore(false);
   }
   const auto stats = hub_->stats();
@@ -251,6 +257,22 @@ void Core::Tick() {
       Set(metric_db_bytes_in_use_, static_cast<int64_t>(store_stats.live_bytes));
     }
   }
+}
+
+// A leader may commit by the others' disks while its own hangs. It then goes on answering, but slower and
+// slower, and keeps the entries in memory: somebody else should lead (reliability R7).
+void Core::LeaveIfDiskStalls() {
+  const uint64_t durable = raft_->durable_index();
+  if (raft_->role() != raft::Role::kLeader || durable == raft_->last_index() || durable != stalled_at_) {
+    stalled_at_ = durable;
+    stalled_since_ms_ = now_ms();
+    return;
+  }
+  if (now_ms() < stalled_since_ms_ + uint64_t{config_.election_ticks} * config_.tick_ms) return;
+  stalled_since_ms_ = now_ms();
+  Log(deps_.logger, KW_LOG_WARN, "disk_stalls",
+      {{"durable_index", durable}, {"last_index", raft_->last_index()}});
+  HandOver();
 }
 
 namespace {
@@ -299,6 +321,11 @@ void Core::PublishState() {
 
 void Core::BeginShutdown() {
   shutting_down_ = true;
+  HandOver();
+}
+
+// Hands leadership to the voter that has most of the log, if one is there.
+void Core::HandOver() {
   if (raft_ == nullptr || raft_->role() != raft::Role::kLeader) return;
   uint64_t best = 0, best_match = 0;
   for (const raft::PeerProgress& peer : raft_->progress()) {
@@ -312,7 +339,8 @@ void Core::BeginShutdown() {
 
 void Core::Finish() {
   const Outcome stopped = Failure(KW_DETAIL_STOPPED);
-  for (auto& [id, pending] : pending_) {
+  for (uint64_t id : KeysInOrder(pending_)) {
+    const PendingProposal& pending = pending_.find(id)->second;
     if (pending.request != nullptr) Fail(pending.request, stopped);
   }
   pending_.clear();

@@ -101,9 +101,10 @@ class Core {
   uint64_t member_id() const { return identity_.member_id; }
 
   // For tests and the simulator. The digest is that of the applied index only when compactions are
-  // done: they run in the background, at a pace of their own on each member.
+  // done (they run in the background, at a pace of their own on each member), and not while apply waits
+  // for the engine in the middle of an entry.
   uint64_t digest() const { return DigestOf(membership_); }
-  bool digest_is_final() const { return IsCompacted(); }
+  bool digest_is_final() const { return IsCompacted() && apply_position_ == 0; }
   const raft::Raft* raft() const { return raft_.get(); }
   const mvcc::Mvcc& mvcc() const { return *mvcc_; }
   const Membership& membership() const { return membership_; }
@@ -138,6 +139,8 @@ class Core {
   void TakeInbox();
   void DrainRaft();
   void OnRoleMayHaveChanged();
+  void HandOver();
+  void LeaveIfDiskStalls();
   void PublishState();
   void CompleteLog(LogJob* job);
   uint64_t now_ms() const { return now_ns_ / 1'000'000; }
@@ -218,6 +221,7 @@ class Core {
   // ---- core_snapshot.cc ----
   void StartSnapshot(uint64_t peer);
   void PumpSnapshot(uint64_t peer);
+  void ResendSnapshot(uint64_t peer);
   void EndSnapshot(uint64_t peer, uint64_t index);
   void OnSnapshotChunk(const FrameHeader& header, Reader* reader);
   void OnSnapshotAck(const FrameHeader& header, Reader* reader);
@@ -365,6 +369,7 @@ class Core {
   uint64_t next_sender_id_ = 1;
   struct Install {
     uint64_t from = 0, next_chunk = 0, last_ms = 0;
+    uint64_t written = 0;   // Chunks below are in the engine.
     Applied applied;        // What the snapshot holds.
     Membership membership;  // Taken over at the end.
   };
@@ -377,6 +382,7 @@ class Core {
   raft::Role last_role_ = raft::Role::kFollower;
   uint64_t last_term_ = 0, last_leader_ = 0;
   uint64_t initial_commit_ = 0;
+  uint64_t stalled_at_ = 0, stalled_since_ms_ = 0;  // Durable index, and since when it stands still.
   bool serving_asked_ = false;
   bool shutting_down_ = false;
   kw_node_state state_{};

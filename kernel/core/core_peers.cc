@@ -95,7 +95,10 @@ void Core::OnPeerState(uint64_t peer, bool up) {
   if (failed_ || raft_ == nullptr) return;
   Log(deps_.logger, up ? KW_LOG_INFO : KW_LOG_WARN, up ? "peer_connected" : "peer_lost",
       {{"peer", HexId(peer)}});
-  if (up) return SendHello(peer);
+  if (up) {
+    SendHello(peer);
+    return ResendSnapshot(peer);
+  }
   raft_->OnPeerDown(peer);
 }
 

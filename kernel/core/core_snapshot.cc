@@ -10,6 +10,7 @@
 
 #include "kernel/base/limits.h"
 #include "kernel/core/core.h"
+#include "kernel/core/keys_in_order.h"
 #include "kernel/core/snapshot.h"
 #include "keyway/crc32c.h"
 
@@ -70,7 +71,8 @@ void Core::PumpSnapshot(uint64_t peer) {
         PutFixed32(&head, kw_crc32c(0, work->items.data(), work->items.size()));
         sender.done = work->last;
         sender.progress_ms = now_ms();
-        SendFrame(peer, KW_LANE_BULK, head, work->items);
+        sender.unacknowledged.push_back({std::move(head), std::move(work->items)});
+        SendFrame(peer, KW_LANE_BULK, sender.unacknowledged.back().head, sender.unacknowledged.back().items);
         PumpSnapshot(peer);
       });
 }
@@ -85,9 +87,22 @@ void Core::OnSnapshotAck(const FrameHeader& header, Reader* reader) {
   if (chunk == kSnapshotInstalled && ok) return EndSnapshot(header.from, index);
   if (index != sender.index()) return;
   if (!ok) return EndSnapshot(header.from, 0);
-  sender.acknowledged = std::max(sender.acknowledged, chunk + 1);
+  for (; sender.acknowledged <= chunk && !sender.unacknowledged.empty(); ++sender.acknowledged) {
+    sender.unacknowledged.pop_front();
+  }
   sender.progress_ms = now_ms();
   PumpSnapshot(header.from);
+}
+
+// After a reconnection, or when nothing was acknowledged for a while: the transfer goes on where the
+// receiver stands. One that has started anew refuses, and gets a new transfer.
+void Core::ResendSnapshot(uint64_t peer) {
+  auto at = senders_.find(peer);
+  if (at == senders_.end()) return;
+  at->second->resent_ms = now_ms();
+  for (const SnapshotSender::Chunk& chunk : at->second->unacknowledged) {
+    SendFrame(peer, KW_LANE_BULK, chunk.head, chunk.items);
+  }
 }
 
 void Core::EndSnapshot(uint64_t peer, uint64_t index) {
@@ -152,17 +167,16 @@ void Core::OnSnapshotChunk(const FrameHeader& header, Reader* reader) {
   if (!needs_snapshot_ && applied->index <= raft_->applied_index()) {
     return SendSnapshotAck(header.from, raft_->applied_index(), kSnapshotInstalled, true);
   }
-  if (chunk == 0) {
-    if (install_.has_value() && install_->from == header.from && install_->applied.index == applied->index &&
-        install_->next_chunk > 0) {
-      return;  // A duplicate.
-    }
-    BeginInstall(header.from, *applied);
+  const bool is_known = install_.has_value() && install_->from == header.from &&
+                        install_->applied.index == applied->index &&
+                        install_->applied.digest == applied->digest;
+  if (is_known && chunk != install_->next_chunk) {
+    // Sent again, or one before it was lost and will be sent again.
+    if (chunk < install_->written) SendSnapshotAck(header.from, applied->index, install_->written - 1, true);
+    return;
   }
-  if (!install_.has_value() || install_->from != header.from || install_->applied.index != applied->index ||
-      install_->next_chunk != chunk) {
-    return SendSnapshotAck(header.from, applied->index, chunk, false);
-  }
+  if (!is_known && chunk != 0) return SendSnapshotAck(header.from, applied->index, chunk, false);
+  if (!is_known) BeginInstall(header.from, *applied);
   ++install_->next_chunk;
   install_->last_ms = now_ms();
 
@@ -206,6 +220,7 @@ void Core::OnSnapshotChunk(const FrameHeader& header, Reader* reader) {
           return Fatal(config_.store_name + " cannot be written: " + result->error);
         }
         if (failed_ || !install_.has_value() || epoch != install_epoch_) return;
+        install_->written = chunk + 1;
         if (last) return FinishInstall();
         SendSnapshotAck(from, index, chunk, true);
       });
@@ -237,13 +252,11 @@ void Core::FinishInstall() {
   hub_->OnRestored(applied.revision);
   if (applied.compact_revision > 0) hub_->OnCompacted(applied.compact_revision);
   // Whether our own proposals are in the snapshot cannot be known: they must not be proposed again.
-  for (auto at = pending_.begin(); at != pending_.end();) {
-    if (at->second.term == 0) {
-      ++at;
-      continue;
-    }
+  for (uint64_t id : KeysInOrder(pending_)) {
+    auto at = pending_.find(id);
+    if (at->second.term == 0) continue;
     Fail(at->second.request, Failure(KW_DETAIL_TIMEOUT_LEADER_FAILED));
-    pending_.erase(at++);
+    pending_.erase(at);
   }
   UpdatePeers();
   SendSnapshotAck(install.from, applied.index, kSnapshotInstalled, true);

@@ -8,9 +8,11 @@
 //
 // `applied` (store_format.h) names the point of the log that the snapshot stands for. Tables come in
 // the order leases, members, revisions; keys ascend. The receiver writes each chunk and acknowledges
-// it, and only kSnapshotChunksInflight are on their way: a slow receiver slows the sender.
+// it, and only kSnapshotChunksInflight are on their way: a slow receiver slows the sender. Those are kept
+// until they are acknowledged, and sent again after a lost connection: the transfer resumes.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <deque>
 #include <map>
@@ -21,6 +23,9 @@
 #include "kernel/core/store_format.h"
 
 namespace keyway::core {
+
+inline constexpr uint64_t kSnapshotStallMs = 10'000;  // Without progress, both sides give up.
+inline constexpr uint64_t kSnapshotResendMs = 1000;   // Without progress, chunks are sent again.
 
 inline constexpr uint32_t kSnapshotTables[] = {kTableLeases, kTableMembers, kTableRevisions};
 
@@ -54,14 +59,21 @@ class SnapshotSender {
   SnapshotSender(const CoreDeps& deps, uint64_t now_ms)
       : reader(std::make_shared<SnapshotReader>(deps)), progress_ms(now_ms) {}
   uint64_t index() const { return applied.index; }
-  bool Stalled(uint64_t now_ms) const { return !reading && now_ms > progress_ms + 5000; }
+  bool Stalled(uint64_t now_ms) const { return !reading && now_ms > progress_ms + kSnapshotStallMs; }
+  bool ShouldResend(uint64_t now_ms) const {
+    return !unacknowledged.empty() && now_ms > std::max(progress_ms, resent_ms) + kSnapshotResendMs;
+  }
+  struct Chunk {
+    std::string head, items;
+  };
 
   std::shared_ptr<SnapshotReader> reader;
   Applied applied;                            // index 0: not open yet.
   bool reading = false;                       // A job has the reader.
   bool done = false;                          // The last chunk was sent.
   uint64_t next_chunk = 0, acknowledged = 0;  // Chunks below are acknowledged.
-  uint64_t progress_ms = 0;
+  std::deque<Chunk> unacknowledged;  // From chunk `acknowledged` on; at most kSnapshotChunksInflight.
+  uint64_t progress_ms = 0, resent_ms = 0;
   uint64_t id = 0;  // Tells a late job of an earlier transfer to the same peer.
 };
 

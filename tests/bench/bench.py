@@ -11,6 +11,7 @@ Everything measured goes to build/bench.json.
 """
 
 import argparse
+import contextlib
 import dataclasses
 import json
 import os
@@ -57,6 +58,8 @@ FLOORS = {
     "memory 1M keys MiB": Floor(ratio=1.0, at_least=False),
     "restart 1M keys ms": Floor(ratio=0.5, at_least=False),
     "failover kill -9 ms": Floor(absolute=500, at_least=False),
+    "tls: put 100x10 per second": Floor(ratio=2.0),
+    "tls: range 100x10 per second": Floor(ratio=3.0),
 }
 
 
@@ -66,14 +69,24 @@ class Bench:
         self.seconds = 2 if self.quick else 5
         self.big = 100_000 if self.quick else 1_000_000
         self.results = {}  # row -> kind -> [values]
+        self.prefix = ""  # Of the rows, and
+        self.options = {}  # of the clusters: see variant().
+
+    @contextlib.contextmanager
+    def variant(self, name, **options):
+        """The rows of the groups run inside are called `name: row`; etcd takes what it knows of `options`."""
+        self.prefix, self.options = f"{name}: ", options
+        yield
+        self.prefix, self.options = "", {}
 
     def record(self, kind, row, value):
+        row = self.prefix + row
         self.results.setdefault(row, {}).setdefault(kind, []).append(value)
         print(f"    {kind:7} {row:32} {value:12.2f}", flush=True)
 
     def cluster(self, kind, size, label):
         extra = {"limits": ["[limits]", 'quota_bytes = "8GiB"']}
-        return Cluster(kind, size, f"bench-{label}-{kind}", **extra)
+        return Cluster(kind, size, f"bench-{label}-{kind}", **extra, **self.options)
 
     def load(self, cluster, endpoints, *arguments):
         pids = ",".join(map(str, cluster.pids))
@@ -215,8 +228,24 @@ class Bench:
                 leader.start().wait_ready()
                 cluster.hashes_agree()
 
+    def rocksdb(self, kind):
+        with self.variant("rocksdb", storage="rocksdb"):
+            for group in (self.put, self.range, self.list, self.memory):
+                group(kind)
+
+    def grpc(self, kind):
+        with self.variant("grpc", transport="grpc"):
+            self.three(kind)
+            self.failover(kind)
+
+    def tls(self, kind):
+        with self.variant("tls", tls=True):
+            for group in (self.put, self.range, self.three):
+                group(kind)
+
 
 GROUPS = ["put", "range", "txn", "list", "watch", "memory", "three", "failover"]
+GROUPS += ["rocksdb", "grpc", "tls"]
 
 
 def resident_mib(pid, field):

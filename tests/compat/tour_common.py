@@ -17,6 +17,12 @@ def mask(line):
     line = re.sub(r'("?(?:ClusterID|MemberID|RaftTerm)"? ?: ?)\d+', r"\1<number>", line)
     line = re.sub(r"remaining\(\d+s\)", "remaining(<time>)", line)
     line = re.sub(r"http://<address>|<address>", "<address>", line)
+    # etcd gives the keys of a lease in the order of a Go map: any.
+    line = re.sub(
+        r"attached keys\(\[([^]]*)\]\)",
+        lambda found: f"attached keys([{' '.join(sorted(found[1].split()))}])",
+        line,
+    )
     # The logger of the client prefixes its lines with the time and its own source position.
     line = re.sub(r'"ts":"[^"]*"', '"ts":"<time>"', line)
     line = re.sub(r'"target":"[^"]*"', '"target":"<target>"', line)

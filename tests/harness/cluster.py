@@ -203,6 +203,7 @@ class KeywayNode(Node):
         if self.storage == "mixed":  # The first member on one engine, the others on the other.
             self.storage = "rocksdb" if cluster.nodes else "lmdb"
         self.transport = cluster.option("transport", "tcp")
+        self.peer_listen_port = self.peer_port  # Another one if a proxy stands before it.
 
     @property
     def config_path(self):
@@ -228,6 +229,7 @@ class KeywayNode(Node):
             "[raft]",
             'heartbeat_interval = "100ms"',
             'election_timeout = "1000ms"',
+            f"log_entries_kept = {self.cluster.options.get('snapshot_entries', 5000)}",
             "",
             "[storage]",
             f'plugin = "storage-{self.storage}"',
@@ -238,7 +240,7 @@ class KeywayNode(Node):
             "",
             "[transport]",
             f'plugin = "transport-{self.transport}"',
-            f'listen_urls = ["{self.peer_url}"]',
+            f'listen_urls = ["{self.peer_url.rpartition(":")[0]}:{self.peer_listen_port}"]',
             "",
             "[[api]]",
             'plugin = "api-etcd"',

@@ -11,8 +11,9 @@ import pytest
 
 from harness import loadgen, paths
 from harness.client import grpc, rpc
-from harness.cluster import add_member, wait_until
+from harness.cluster import add_member, free_port, wait_until
 from harness.loadgen import Writers, verify
+from harness.proxy import CuttingProxy
 
 # etcd 3.7 needs 1.3 s (median) to 1.8 s; the suite can be run against it.
 FAILOVER_MS_MAX = {"keyway": 500 * paths.SLOWNESS, "etcd": 4000}
@@ -43,7 +44,7 @@ def check_all(cluster, prefix, acknowledged):
 
 def test_member_behind_the_log_catches_up_by_snapshot_under_load(make_cluster, kind):
     cluster = make_cluster(
-        3, snapshot_entries=500, log_options=['segment_bytes = "4MiB"']
+        3, snapshot_entries=50, log_options=['segment_bytes = "4MiB"']
     )
     away = cluster.followers()[0]
     others = [node for node in cluster if node is not away]
@@ -63,7 +64,57 @@ def test_member_behind_the_log_catches_up_by_snapshot_under_load(make_cluster, k
 
     check_all(cluster, b"snap/", acknowledged)
     if kind == "keyway":
-        assert "snapshot" in away.log()[log_size:], "the member caught up, but not by a snapshot"
+        assert "applied snapshot" in away.log()[log_size:], "the member caught up, but not by a snapshot"
+
+
+def test_snapshot_goes_on_after_lost_connections(make_cluster, kind):
+    """Connections to the receiver break in the middle of the transfer; it does not start anew."""
+    if kind == "etcd":
+        pytest.skip("etcd starts anew")
+    cluster = make_cluster(
+        3, start=False, snapshot_entries=50, log_options=['segment_bytes = "4MiB"']
+    )
+    away = cluster.nodes["c"]
+    away.peer_listen_port = free_port()
+    others = [node for node in cluster if node is not away]
+    for node in others:
+        node.start()
+    for node in others:
+        node.wait_ready()
+    loadgen.run(
+        others[0].endpoint,
+        *["--order", "sequential", "--prefix", "bulk/", "-c", "10", "-m", "10"],
+        *["--value-size", "1024", "--count", "40000"],
+    )
+    proxy = CuttingProxy(away.peer_port, away.peer_listen_port, cut_after=6 << 20, cuts=3)
+    away.start().wait_ready(60)
+    proxy.close()
+    assert proxy.cut_count == 3
+    assert away.log().count("snapshot_install_started") == 1, "the transfer started anew"
+    assert "snapshot_install_abandoned" not in away.log()
+    cluster.hashes_agree()
+
+
+def test_leader_whose_disk_hangs_hands_over(make_cluster, kind):
+    if kind == "etcd":
+        pytest.skip("etcd's leader stays")
+    cluster = make_cluster(3, start=False)
+    for node in cluster:
+        stall = node.directory / "stall"
+        node.wrapper = [
+            "env", f"LD_PRELOAD={paths.BUILD / 'tests' / 'slow_disk.so'}", f"KEYWAY_STALL_FILE={stall}",
+        ]  # fmt: skip
+    cluster.start()
+    slow = cluster.leader()
+    writers = Writers(list(cluster), "hang")
+    under_way(slow)
+    (slow.directory / "stall").touch()
+    wait_until("another leader", lambda: cluster.leader() is not slow, 10 * paths.SLOWNESS)
+    assert "disk_stalls" in slow.log()
+    under_way(next(node for node in cluster if node is not slow))
+    (slow.directory / "stall").unlink()
+    acknowledged = writers.stop()
+    check_all(cluster, b"hang/", acknowledged)
 
 
 def test_emptied_voter_is_refused_under_its_old_id(make_cluster, kind):
