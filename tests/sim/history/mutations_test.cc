@@ -27,6 +27,7 @@ TEST(Mutations, AreAllFound) {
   for (uint64_t seed = 101; seed <= 112; ++seed) {
     TestWorldOptions world_options;
     world_options.seed = seed;
+    world_options.loss_permille = seed % 2 == 0 ? 15 : 2;
     TestWorld world(world_options);
     WorkloadOptions options = WorkloadOptions::Draw(seed);
     options.watches = std::max(options.watches, 4u);
@@ -34,6 +35,8 @@ TEST(Mutations, AreAllFound) {
     options.lease_keep_alive = std::min(options.lease_keep_alive, 2u);
     options.lease_put_percent = std::max(options.lease_put_percent, 30u);
     options.lease_ttl_s_max = 14;
+    options.lease_revoke = 1;
+    options.clients = std::max(options.clients, 5u);
     const History good = world.Run(options, 25'000'000'000);
     Order order;
     ASSERT_TRUE(CheckStrict(good, &order).empty()) << "seed " << seed;
