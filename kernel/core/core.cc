@@ -4,6 +4,7 @@
 #include <cstddef>
 
 #include "kernel/base/limits.h"
+#include "kernel/core/keys_in_order.h"
 #include "kernel/core/snapshot.h"
 
 namespace keyway::core {
@@ -330,7 +331,8 @@ void Core::HandOver() {
 
 void Core::Finish() {
   const Outcome stopped = Failure(KW_DETAIL_STOPPED);
-  for (auto& [id, pending] : pending_) {
+  for (uint64_t id : KeysInOrder(pending_)) {
+    const PendingProposal& pending = pending_.find(id)->second;
     if (pending.request != nullptr) Fail(pending.request, stopped);
   }
   pending_.clear();

@@ -10,6 +10,7 @@
 
 #include "kernel/base/limits.h"
 #include "kernel/core/core.h"
+#include "kernel/core/keys_in_order.h"
 
 namespace keyway::core {
 namespace {
@@ -292,7 +293,8 @@ void Core::RetryProposals() {
 }
 
 void Core::OnEntryTerm(uint64_t term) {
-  for (auto& [id, pending] : pending_) {
+  for (uint64_t id : KeysInOrder(pending_)) {
+    PendingProposal& pending = pending_.find(id)->second;
     if (pending.term != 0 && pending.term < term) {
       pending.term = 0;
       unsent_.push_back(id);

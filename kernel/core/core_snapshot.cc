@@ -10,6 +10,7 @@
 
 #include "kernel/base/limits.h"
 #include "kernel/core/core.h"
+#include "kernel/core/keys_in_order.h"
 #include "kernel/core/snapshot.h"
 #include "keyway/crc32c.h"
 
@@ -257,13 +258,11 @@ void Core::FinishInstall() {
   hub_->OnRestored(applied.revision);
   if (applied.compact_revision > 0) hub_->OnCompacted(applied.compact_revision);
   // Whether our own proposals are in the snapshot cannot be known: they must not be proposed again.
-  for (auto at = pending_.begin(); at != pending_.end();) {
-    if (at->second.term == 0) {
-      ++at;
-      continue;
-    }
+  for (uint64_t id : KeysInOrder(pending_)) {
+    auto at = pending_.find(id);
+    if (at->second.term == 0) continue;
     Fail(at->second.request, Failure(KW_DETAIL_TIMEOUT_LEADER_FAILED));
-    pending_.erase(at++);
+    pending_.erase(at);
   }
   UpdatePeers();
   SendSnapshotAck(install.from, applied.index, kSnapshotInstalled, true);

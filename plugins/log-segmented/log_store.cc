@@ -38,7 +38,7 @@ Status LogStore::Recover(kw_hard_state* hard_state, kw_log_bounds* bounds) {
   if (pool_ != nullptr) return Error(KW_FAILED_PRECONDITION, "recover: called twice");
   RecoveredLog log;
   Status status =
-      log_segmented::Recover(file_system_, options_.directory, options_.segment_bytes, log_, &log);
+      log_segmented::Recover(file_system_, options_.directory, options_.segment_bytes, options_.ids, log_, &log);
   if (!status.ok()) return status;
   *hard_state = log.hard_state;
   *bounds = log.bounds;
@@ -55,10 +55,12 @@ Status LogStore::Recover(kw_hard_state* hard_state, kw_log_bounds* bounds) {
   index_ = std::move(log.index);
   segments_.assign(log.segments.begin(), log.segments.end());
   const uint64_t next_number = pending_.segment->header.number + 1;
-  pool_ = std::make_unique<SegmentPool>(file_system_, options_.directory, options_.segment_bytes, next_number,
-                                        std::move(log.spare), log_);
+  const SegmentPool::Options pool_options{options_.directory, options_.segment_bytes, options_.ids,
+                                          options_.has_threads};
+  pool_ =
+      std::make_unique<SegmentPool>(file_system_, pool_options, next_number, std::move(log.spare), log_);
   pool_->Retire(std::move(log.leftovers));
-  flusher_ = std::thread([this] { RunFlusher(); });
+  if (options_.has_threads) flusher_ = std::thread([this] { RunFlusher(); });
   log_.Info("log_recovered", {{"dir", std::string_view(options_.directory)},
                               {"first", bounds->first},
                               {"last", bounds->last},
@@ -76,6 +78,11 @@ void LogStore::Stop() {
     }
     work_.notify_all();
     flusher_.join();
+  } else if (pool_ != nullptr) {
+    EndFlush();
+    do {
+      while (BeginFlush()) EndFlush();
+    } while (Mark());
   }
   pool_.reset();
   lock_.reset();
@@ -187,6 +194,12 @@ int32_t LogStore::TryAppend(std::span<const kw_log_entry> entries, const kw_hard
 // is queued. The segment is taken without the mutex: it may have to be made first.
 Status LogStore::MakeRoom(uint64_t record_bytes) {
   std::unique_lock lock(mutex_);
+  while (!options_.has_threads && queued_bytes_ > kQueuedBytesMax) {
+    lock.unlock();
+    (void)BeginFlush();  // One may be begun already.
+    EndFlush();
+    lock.lock();
+  }
   space_.wait(lock, [&] { return queued_bytes_ <= kQueuedBytesMax; });
   const bool forming = !queue_.empty() && !queue_.back()->encoder.closed();
   const uint64_t end = forming ? queue_.back()->encoder.end_offset() : pending_.end_offset;
@@ -258,38 +271,69 @@ bool LogStore::WaitForWork(std::unique_lock<std::mutex>& lock) {
   }
   flusher_sleeps_ = false;
   if (!queue_.empty()) return true;
+  return AddMark() || !stopping_;
+}
+
+// Adds an empty flush that proves the last one, if that is not proven yet.
+bool LogStore::AddMark() {
   const bool fits = pending_.end_offset + 2 * kRecordBytes <= pending_.segment->header.file_bytes;
   if (needs_mark_ && fits) StartFlush();
   needs_mark_ = false;
-  return !queue_.empty() || !stopping_;
+  return !queue_.empty();
+}
+
+bool LogStore::Mark() {
+  std::lock_guard lock(mutex_);
+  return queue_.empty() && begun_ == nullptr && AddMark();
+}
+
+bool LogStore::BeginFlush() {
+  std::lock_guard lock(mutex_);
+  if (begun_ != nullptr || queue_.empty()) return false;
+  begun_ = TakeFlush();
+  return true;
+}
+
+void LogStore::EndFlush() {
+  std::unique_lock lock(mutex_);
+  if (begun_ != nullptr) FinishFlush(std::move(begun_), lock);
 }
 
 void LogStore::RunFlusher() {
   std::unique_lock lock(mutex_);
   while (WaitForWork(lock)) {
     if (queue_.empty()) continue;
-    std::unique_ptr<Flush> flush = std::move(queue_.front());
-    queue_.pop_front();
-    if (!flush->encoder.closed()) CloseFlush(*flush);
-    const bool is_mark = flush->completions.empty() && flush->encoder.records().size() <= 1;
-    lock.unlock();
-
-    if (failure_.ok()) WriteFlush(*flush);
-    kw_error error = NoError();
-    const int32_t code = failure_.Fill(&error);
-    for (kw_completion* completion : flush->completions) Complete(completion, code, &error);
-
-    const uint64_t bytes = flush->encoder.bytes().size();
-    std::vector<uint8_t> buffer = flush->encoder.TakeBuffer();
-    flush.reset();
-    lock.lock();
-    needs_mark_ = !is_mark && code == KW_OK;
-    queued_bytes_ -= bytes;
-    if (buffers_.size() < kBuffersKept && buffer.capacity() <= kBufferBytesKept) {
-      buffers_.push_back(std::move(buffer));
-    }
-    space_.notify_one();
+    FinishFlush(TakeFlush(), lock);
   }
+}
+
+std::unique_ptr<LogStore::Flush> LogStore::TakeFlush() {
+  std::unique_ptr<Flush> flush = std::move(queue_.front());
+  queue_.pop_front();
+  if (!flush->encoder.closed()) CloseFlush(*flush);
+  return flush;
+}
+
+// Writes the flush and completes it, without the mutex meanwhile.
+void LogStore::FinishFlush(std::unique_ptr<Flush> flush, std::unique_lock<std::mutex>& lock) {
+  const bool is_mark = flush->completions.empty() && flush->encoder.records().size() <= 1;
+  lock.unlock();
+
+  if (failure_.ok()) WriteFlush(*flush);
+  kw_error error = NoError();
+  const int32_t code = failure_.Fill(&error);
+  for (kw_completion* completion : flush->completions) Complete(completion, code, &error);
+
+  const uint64_t bytes = flush->encoder.bytes().size();
+  std::vector<uint8_t> buffer = flush->encoder.TakeBuffer();
+  flush.reset();
+  lock.lock();
+  needs_mark_ = !is_mark && code == KW_OK;
+  queued_bytes_ -= bytes;
+  if (buffers_.size() < kBuffersKept && buffer.capacity() <= kBufferBytesKept) {
+    buffers_.push_back(std::move(buffer));
+  }
+  space_.notify_one();
 }
 
 // After the first failure nothing is written any more: what the file holds is unknown until recovery.

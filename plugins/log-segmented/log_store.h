@@ -34,6 +34,10 @@ inline constexpr uint64_t kReadGapBytesMax = 64 << 10;  // Dead bytes read along
 struct Options {
   std::string directory;
   uint64_t segment_bytes = 64 << 20;
+  SegmentIds ids = RandomSegmentId;
+  // Else the owner drives the log with BeginFlush(), EndFlush(), Mark() and MakeSegments(), from one
+  // thread: for a simulator.
+  bool has_threads = true;
 };
 
 class LogStore {
@@ -60,6 +64,15 @@ class LogStore {
 
   // [read]
   Status Read(uint64_t begin, uint64_t end, uint64_t bytes_max, kw_log_batch** out);
+
+  // ---- without threads: a step of the flush thread, and of the one that makes segments ----
+  // Takes the next flush, if there is one and none is begun; EndFlush() writes it and completes it.
+  bool BeginFlush();
+  void EndFlush();
+  // What the flush thread does when it has been idle for a while: proves the last flush with an empty
+  // one. Returns whether there is now something to flush.
+  bool Mark();
+  void MakeSegments() { pool_->RunOnce(); }
 
   // For tests: a segment is ready and dropped ones are gone, or that has failed.
   Status WaitPoolIdle() { return pool_->WaitIdle(); }
@@ -95,6 +108,9 @@ class LogStore {
   void Submit(Flush& flush, kw_completion* completion);
   void RunFlusher();
   bool WaitForWork(std::unique_lock<std::mutex>& lock);
+  bool AddMark();
+  std::unique_ptr<Flush> TakeFlush();
+  void FinishFlush(std::unique_ptr<Flush> flush, std::unique_lock<std::mutex>& lock);
   void WriteFlush(Flush& flush);
   void Publish(const Flush& flush);
 
@@ -119,7 +135,8 @@ class LogStore {
   bool flusher_sleeps_ = false;
   bool stopping_ = false;
 
-  Status failure_;  // [flusher] The first failed write or sync: all that follows fails with it.
+  std::unique_ptr<Flush> begun_;  // By BeginFlush().
+  Status failure_;                // [flusher] The first failed write or sync: all that follows fails with it.
 
   std::mutex index_mutex_;  // Guards what is durable.
   LogIndex index_;

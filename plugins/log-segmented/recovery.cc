@@ -10,11 +10,12 @@ namespace {
 
 class Recovery {
  public:
-  Recovery(FileSystem& file_system, const std::string& directory, uint64_t segment_bytes, const Logger& log,
-           RecoveredLog* out)
+  Recovery(FileSystem& file_system, const std::string& directory, uint64_t segment_bytes,
+           const SegmentIds& ids, const Logger& log, RecoveredLog* out)
       : file_system_(file_system),
         directory_(directory),
         segment_bytes_(segment_bytes),
+        ids_(ids),
         log_(log),
         out_(*out) {}
 
@@ -68,7 +69,7 @@ class Recovery {
   // A new log. Nothing is durable yet, so nothing can be lost.
   Status StartNew() {
     SegmentRef segment;
-    Status status = CreateSegment(file_system_, directory_, 1, segment_bytes_, &segment);
+    Status status = CreateSegment(file_system_, directory_, ids_, 1, segment_bytes_, &segment);
     if (!status.ok()) return status;
     out_.segments = {std::move(segment)};
     out_.write_offset = kHeaderBytes;
@@ -267,6 +268,7 @@ class Recovery {
   FileSystem& file_system_;
   const std::string& directory_;
   const uint64_t segment_bytes_;
+  const SegmentIds& ids_;
   const Logger& log_;
   RecoveredLog& out_;
   std::vector<SegmentRef> segments_;  // All that were found, by number.
@@ -280,8 +282,8 @@ class Recovery {
 }  // namespace
 
 Status Recover(FileSystem& file_system, const std::string& directory, uint64_t segment_bytes,
-               const Logger& log, RecoveredLog* out) {
-  return Recovery(file_system, directory, segment_bytes, log, out).Run();
+               const SegmentIds& ids, const Logger& log, RecoveredLog* out) {
+  return Recovery(file_system, directory, segment_bytes, ids, log, out).Run();
 }
 
 }  // namespace keyway::log_segmented

@@ -11,6 +11,7 @@
 #include "keyway/log.hpp"
 #include "log_index.h"
 #include "segment_format.h"
+#include "segment_pool.h"
 
 namespace keyway::log_segmented {
 
@@ -29,8 +30,8 @@ struct RecoveredLog {
 };
 
 // Recovers the log in `directory`, which exists and is locked; an empty one gets a first segment of
-// `segment_bytes`. On DATA_LOSS nothing has been changed.
+// `segment_bytes`, with an id of `ids`. On DATA_LOSS nothing has been changed.
 Status Recover(FileSystem& file_system, const std::string& directory, uint64_t segment_bytes,
-               const Logger& log, RecoveredLog* out);
+               const SegmentIds& ids, const Logger& log, RecoveredLog* out);
 
 }  // namespace keyway::log_segmented

@@ -68,7 +68,7 @@ class Image {
 
 Status RecoverFrom(MemoryFileSystem& disk, RecoveredLog* log) {
   *log = RecoveredLog();
-  return Recover(disk, kDirectory, kFileBytes, Logger(), log);
+  return Recover(disk, kDirectory, kFileBytes, RandomSegmentId, Logger(), log);
 }
 Status RecoverBytes(const std::string& path, std::vector<uint8_t> bytes, RecoveredLog* log) {
   MemoryFileSystem disk;

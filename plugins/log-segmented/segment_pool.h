@@ -10,6 +10,7 @@
 
 #include <condition_variable>
 #include <cstdint>
+#include <functional>
 #include <mutex>
 #include <string>
 #include <thread>
@@ -23,11 +24,20 @@ namespace keyway::log_segmented {
 
 inline constexpr char kSpareName[] = "spare.tmp";
 
+// Gives the random id of a new segment.
+using SegmentIds = std::function<uint64_t()>;
+
 class SegmentPool {
  public:
+  struct Options {
+    std::string directory;
+    uint64_t segment_bytes = 0;
+    SegmentIds ids;
+    bool has_thread = true;  // Else Take() makes what it needs, and RunOnce() does the rest.
+  };
   // `next_number` is the number of the next segment; `maybe_spare` one that is ready under it.
-  SegmentPool(FileSystem& file_system, std::string directory, uint64_t segment_bytes, uint64_t next_number,
-              SegmentRef maybe_spare, const Logger& log);
+  SegmentPool(FileSystem& file_system, Options options, uint64_t next_number, SegmentRef maybe_spare,
+              const Logger& log);
   ~SegmentPool();
 
   // [log] The next segment, of at least `file_bytes_min` bytes. Waits until it is ready. On an error
@@ -37,18 +47,22 @@ class SegmentPool {
   // [any] Segments that the durable log does not need any more.
   void Retire(std::vector<SegmentRef> segments);
 
+  // Without a thread: makes the next segment and removes dropped ones, if there is a wish for that.
+  void RunOnce();
+
   // [control] Blocks until a segment is ready and nothing is left to remove, or that has failed.
   Status WaitIdle();
 
  private:
   void Run();
+  bool HasWork() const;
+  void Step(std::unique_lock<std::mutex>& lock);
   Status Remove(const std::vector<SegmentRef>& segments);
   Status Make(uint64_t number, uint64_t file_bytes, SegmentRef maybe_old, SegmentRef* segment);
-  std::string Path(const std::string& name) const { return directory_ + "/" + name; }
+  std::string Path(const std::string& name) const { return options_.directory + "/" + name; }
 
   FileSystem& file_system_;  // Constant after construction.
-  const std::string directory_;
-  const uint64_t segment_bytes_;
+  const Options options_;
   const Logger log_;
 
   std::mutex mutex_;  // Guards what follows.
@@ -66,7 +80,10 @@ class SegmentPool {
 };
 
 // A new segment file, durable under its own name. Also for the very first one.
-Status CreateSegment(FileSystem& file_system, const std::string& directory, uint64_t number,
-                     uint64_t file_bytes, SegmentRef* segment);
+Status CreateSegment(FileSystem& file_system, const std::string& directory, const SegmentIds& ids,
+                     uint64_t number, uint64_t file_bytes, SegmentRef* segment);
+
+// Ids from the system's source of randomness.
+uint64_t RandomSegmentId();
 
 }  // namespace keyway::log_segmented

@@ -66,9 +66,10 @@ def _up_to_date(name, digest):
     return marker.exists() and marker.read_text() == digest
 
 
-def _go_build(name, package):
+def go_build(name, package, sources=GO_SOURCES):
+    """Builds a package of the Go module in `sources`; it is built anew only if a file there changed."""
     target = paths.PEERS / name
-    digest = _digest(GO_SOURCES)
+    digest = _digest(sources)
     if target.exists() and _up_to_date(name, digest):
         return target
     paths.PEERS.mkdir(parents=True, exist_ok=True)
@@ -77,7 +78,7 @@ def _go_build(name, package):
     _run(
         name,
         [str(go()), "build", "-o", str(target), package],
-        cwd=GO_SOURCES,
+        cwd=sources,
         env=environment,
         timeout=1200,
     )
@@ -89,17 +90,17 @@ def _go_build(name, package):
 def etcd():
     """The etcd server of the version that tests/compat/go/go.mod pins."""
     given = os.environ.get("KEYWAY_TEST_ETCD")
-    return pathlib.Path(given) if given else _go_build("etcd", "go.etcd.io/etcd/server/v3")
+    return pathlib.Path(given) if given else go_build("etcd", "go.etcd.io/etcd/server/v3")
 
 
 @functools.cache
 def etcdctl():
-    return _go_build("etcdctl", "go.etcd.io/etcd/etcdctl/v3")
+    return go_build("etcdctl", "go.etcd.io/etcd/etcdctl/v3")
 
 
 @functools.cache
 def go_tour():
-    return _go_build("tour-go", "./tour")
+    return go_build("tour-go", "./tour")
 
 
 @functools.cache

@@ -1,0 +1,252 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "tests/sim/world/cluster.h"
+
+#include <algorithm>
+
+#include "tests/sim/world/cluster_internal.h"
+
+namespace keyway::sim {
+
+Cluster::Cluster(uint64_t seed, const Swarm& swarm, bool trace_text)
+    : seed_(seed),
+      swarm_(swarm),
+      trace_(trace_text),
+      random_(seed),
+      network_(&scheduler_, &trace_, random_.Next(), swarm.voters + swarm.spares),
+      raft_checker_(swarm.voters + swarm.spares),
+      deliveries_(swarm.voters + swarm.spares) {
+  const size_t slots = swarm.voters + swarm.spares;
+  SimNode::Services services;
+  services.scheduler = &scheduler_;
+  services.trace = &trace_;
+  services.network = &network_;
+  SimNode::Hooks hooks;
+  hooks.turned = [this](size_t slot) { OnTurned(slot); };
+  hooks.entry = [this](size_t slot, uint64_t index, uint64_t term, uint64_t before, uint32_t crc) {
+    raft_checker_.OnEntry(slot, index, term, before, crc);
+  };
+  hooks.died = [this](size_t slot) { OnDied(slot); };
+  log_of_ = [this](uint64_t member) { return LogOf(member); };
+  machines_.resize(slots);
+  for (size_t slot = 0; slot < slots; ++slot) {
+    const bool fleeting = swarm.mixed_engines && slot % 2 == 1;
+    nodes_.push_back(std::make_unique<SimNode>(
+        slot, services, hooks, fleeting ? SimStore::Engine::kFleeting : SimStore::Engine::kPinned,
+        swarm.segment_bytes, random_.Next()));
+    nodes_.back()->timing = swarm.timing;
+  }
+  network_.faults = swarm.links;
+  for (size_t slot = 0; slot < swarm.voters; ++slot) {
+    machines_[slot].role = Role::kMember;
+    machines_[slot].is_founder = true;
+  }
+}
+
+Cluster::~Cluster() {
+  for (size_t slot = 0; slot < nodes_.size(); ++slot) {
+    DropDeliveries(slot);
+    nodes_[slot]->Kill(false);
+  }
+}
+
+void Cluster::Fail(std::string why) {
+  if (!failure_.empty()) return;
+  failure_ = std::move(why);
+  trace_.Note(scheduler_.now_ns(), 0, "FAILED: " + failure_);
+}
+
+// ---- life of a machine -----------------------------------------------------------------------------------
+
+void Cluster::StartMachine(size_t slot) {
+  Machine& machine = machines_[slot];
+  SimNode& node = *nodes_[slot];
+  if (machine.role == Role::kSpare || machine.role == Role::kGone || machine.stays_down) return;
+  if (node.is_running() || !failure_.empty()) return;
+  core::CoreConfig config;
+  config.name = "n" + std::to_string(slot + 1);
+  config.cluster_token = "sim";
+  config.join_existing = !machine.is_founder;
+  for (size_t other = 0; other < nodes_.size(); ++other) {
+    if (other == slot || (machine.is_founder && other < swarm_.voters)) {
+      config.initial_members.push_back({"n" + std::to_string(other + 1), {SimNetwork::UrlOf(other)}});
+    }
+  }
+  config.advertise_client_urls = {"http://n" + std::to_string(slot + 1) + ":2379"};
+  config.tick_ms = swarm_.tick_ms;
+  config.election_ticks = swarm_.election_ticks;
+  config.cache_bytes = swarm_.cache_bytes;
+  config.log_entries_kept = swarm_.log_entries_kept;
+  config.digest_interval_ms = swarm_.digest_interval_ms;
+  config.store_name = "the sim store";
+  if (chaos_ && random_.Chance(swarm_.crash_in_recovery_ppm)) node.DieAtCall(random_.Between(1, 40));
+  raft_checker_.OnStart(slot);
+  const bool up = node.Start(std::move(config));
+  if (const std::string violation = node.log_violation(); !violation.empty()) {
+    Fail("node " + std::to_string(slot + 1) + ": " + violation);
+  }
+  if (!up) return OnDied(slot);
+  if (node.core()->member_id() != 0) machine.member_id = node.core()->member_id();
+}
+
+void Cluster::KillMachine(size_t slot, bool power_loss) {
+  DropDeliveries(slot);
+  nodes_[slot]->Kill(power_loss);
+  if (clients_ != nullptr) clients_->OnNodeDown(slot);
+  Disturb();
+}
+
+void Cluster::PlanRestart(size_t slot, uint64_t delay_ns) {
+  if (machines_[slot].restart_planned) return;
+  machines_[slot].restart_planned = true;
+  scheduler_.After(delay_ns, [this, slot] {
+    machines_[slot].restart_planned = false;
+    StartMachine(slot);
+  });
+}
+
+void Cluster::OnTurned(size_t slot) {
+  const core::Core* core = nodes_[slot]->core();
+  Machine& machine = machines_[slot];
+  if (core->member_id() != 0) machine.member_id = core->member_id();
+  if (machine.role == Role::kJoining && core->raft() != nullptr && core->raft()->applied_index() > 0) {
+    machine.role = Role::kMember;
+  }
+  raft_checker_.OnTurn(slot, *core, log_of_);
+  if (!raft_checker_.violation().empty()) Fail(raft_checker_.violation());
+}
+
+const LogShadow* Cluster::LogOf(uint64_t member) const {
+  for (size_t slot = 0; slot < nodes_.size(); ++slot) {
+    if (machines_[slot].member_id == member && machines_[slot].role != Role::kSpare) {
+      return &nodes_[slot]->log_record().acknowledged;
+    }
+  }
+  return nullptr;
+}
+
+// A process died at a call, has failed, or did not start.
+void Cluster::OnDied(size_t slot) {
+  SimNode& node = *nodes_[slot];
+  const bool at_call = node.dying();
+  const std::string why = node.failure();
+  const bool had_fault = node.had_fault();
+  KillMachine(slot, random_.Chance(swarm_.power_loss_ppm));
+  if (!at_call && !had_fault) {
+    Explain(slot);
+  } else if (!at_call) {
+    trace_.Note(scheduler_.now_ns(), slot + 1, "stopped cleanly: " + why);
+  }
+  const uint64_t delay = random_.Between(50, chaos_ ? 4000 : 500) * kMillisecond;
+  if (machines_[slot].role == Role::kMember || machines_[slot].role == Role::kJoining) PlanRestart(slot, delay);
+}
+
+// It stopped by itself, and no fault of this life explains it.
+void Cluster::Explain(size_t slot) {
+  Machine& machine = machines_[slot];
+  const std::string& why = nodes_[slot]->failure();
+  const auto says = [&](const char* text) { return why.find(text) != std::string::npos; };
+  if (says("was removed from the cluster") && machine.may_be_removed) return Retire(slot);
+  // Who joins may hear of the machine's earlier life from a member that lags: it tries again, from empty.
+  if (machine.role == Role::kJoining && ++machine.joining_tries < 50) return nodes_[slot]->Wipe();
+  if (machine.is_damaged) {
+    // What it says must name what is wrong; then it is for the operator to replace it.
+    const bool named = says("damage") || says("corrupt") || says("digest") || says("not what was written") ||
+                       says("is missing") || says("checksum") || says("under another name") || says("cannot be decoded") ||
+                       says("impossible");
+    if (named) {
+      machine.role = Role::kGone;
+      return;
+    }
+  }
+  Fail("node " + std::to_string(slot + 1) + " stopped: " + why);
+}
+
+// No longer a member: the machine is emptied, for another one.
+void Cluster::Retire(size_t slot) {
+  nodes_[slot]->Wipe();
+  retired_.insert(machines_[slot].member_id);
+  const bool planned = machines_[slot].restart_planned;
+  machines_[slot] = {};
+  machines_[slot].restart_planned = planned;
+}
+
+void Cluster::Disturb() { disturbances_ns_.push_back(now_ns()); }
+
+// ---- the whole life --------------------------------------------------------------------------------------
+
+void Cluster::StartAll() {
+  for (size_t slot = 0; slot < nodes_.size(); ++slot) StartMachine(slot);
+}
+
+bool Cluster::RunUntil(uint64_t until_ns, const std::function<bool()>& done) {
+  while (failure_.empty()) {
+    if (done && done()) return true;
+    if (!scheduler_.RunOne(until_ns)) break;
+  }
+  return failure_.empty() && done && done();
+}
+
+std::string Cluster::Run(Clients* clients) {
+  clients_ = clients;
+  chaos_ = true;
+  PlanFaults();
+  RunUntil(scheduler_.now_ns() + swarm_.chaos_ns, nullptr);
+  if (failure_.empty()) Settle();
+  return failure_;
+}
+
+void Cluster::Settle() {
+  chaos_ = false;
+  settling_ = true;
+  EndFaults();
+  clients_->BeginSettle();
+  const uint64_t deadline = scheduler_.now_ns() + swarm_.settle_ns;
+  bool done = false;
+  while (failure_.empty() && scheduler_.now_ns() < deadline && !done) {
+    RunUntil(scheduler_.now_ns() + 500 * kMillisecond, nullptr);
+    std::string why;
+    done = IsTogether(&why) && clients_->IsSettled();
+  }
+  if (done || !failure_.empty()) return;
+  std::string why;
+  IsTogether(&why);
+  Fail("liveness: " + std::to_string(swarm_.settle_ns / kSecond) + " s after the last fault: " + why +
+       (clients_->IsSettled() ? "" : "; clients: " + clients_->Unsettled()));
+}
+
+bool Cluster::IsTogether(std::string* why) const {
+  uint64_t commit = 0;
+  size_t leaders = 0;
+  for (size_t slot = 0; slot < nodes_.size(); ++slot) {
+    if (!nodes_[slot]->is_running() || nodes_[slot]->core()->raft() == nullptr) continue;
+    commit = std::max(commit, nodes_[slot]->core()->raft()->commit_index());
+    if (nodes_[slot]->core()->raft()->role() == raft::Role::kLeader) ++leaders;
+  }
+  if (leaders != 1) {
+    *why = std::to_string(leaders) + " leaders";
+    return false;
+  }
+  for (size_t slot = 0; slot < nodes_.size(); ++slot) {
+    const Machine& machine = machines_[slot];
+    if (machine.role != Role::kMember || machine.stays_down || machine.is_leaving) continue;
+    const std::string name = "node " + std::to_string(slot + 1);
+    if (!nodes_[slot]->is_running()) {
+      *why = name + " is down: " + nodes_[slot]->failure();
+      return false;
+    }
+    const core::Core& core = *nodes_[slot]->core();
+    if (core.raft() == nullptr || core.raft()->applied_index() < commit) {
+      *why = name + " has applied " +
+             std::to_string(core.raft() == nullptr ? 0 : core.raft()->applied_index()) + " of " +
+             std::to_string(commit);
+      return false;
+    }
+    if (!core.digest_is_final()) {
+      *why = name + " compacts";
+      return false;
+    }
+  }
+  return true;
+}
+
+}  // namespace keyway::sim

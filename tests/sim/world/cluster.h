@@ -1,0 +1,165 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Cluster: the simulated world of one seed. Machines, network, clients' way to them, the faults of its
+// swarm, an operator who replaces members, and the checkers that run online. Run() is a life of it: chaos,
+// then all faults end and the cluster must come together within bounded virtual time.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <map>
+#include <memory>
+#include <set>
+#include <string>
+#include <vector>
+
+#include "keyway/kernel.h"
+#include "tests/sim/history/client.h"
+#include "tests/sim/world/raft_checker.h"
+#include "tests/sim/world/scheduler.h"
+#include "tests/sim/world/sim_network.h"
+#include "tests/sim/world/sim_node.h"
+#include "tests/sim/world/swarm.h"
+#include "tests/sim/world/trace.h"
+
+namespace keyway::sim {
+
+// The clients, as far as the cluster needs them.
+class Clients {
+ public:
+  virtual ~Clients() = default;
+  virtual void OnNodeDown(size_t slot) = 0;
+  virtual void BeginSettle() = 0;
+  virtual bool IsSettled() const = 0;
+  virtual std::string Unsettled() const = 0;
+};
+
+class Cluster final : public World {
+ public:
+  Cluster(uint64_t seed, const Swarm& swarm, bool trace_text);
+  ~Cluster() override;
+
+  // The whole life. Returns "" or what is wrong. `clients` may come later than the cluster; must not be null.
+  std::string Run(Clients* clients);
+
+  // ---- for tests that drive it themselves ----
+  void StartAll();
+  // An orderly end of the process, and a new start after a while.
+  void StopMachine(size_t slot, uint64_t restart_ns);
+  // Runs until `until_ns`, or `done` holds, or something is wrong. Returns whether `done` holds.
+  bool RunUntil(uint64_t until_ns, const std::function<bool()>& done);
+  SimNode& node(size_t slot) { return *nodes_[slot]; }
+  SimNetwork& network() { return network_; }
+  Scheduler& scheduler() { return scheduler_; }
+  void SetClients(Clients* clients) { clients_ = clients; }
+  // Whether all members are up, equal, and have applied everything.
+  bool IsTogether(std::string* why) const;
+
+  // The clients are gone: what is under way to them is dropped.
+  void StopDelivering();
+
+  const std::string& failure() const { return failure_; }
+  void Fail(std::string why);
+  uint64_t trace_hash() const { return trace_.hash(); }
+  uint64_t faults() const { return faults_; }
+  const RaftChecker& raft_checker() const { return raft_checker_; }
+  // When something happened that may make a lease live longer.
+  const std::vector<int64_t>& disturbances_ns() const { return disturbances_ns_; }
+
+  // ---- World ----
+  int64_t now_ns() const override { return static_cast<int64_t>(scheduler_.now_ns()); }
+  void CallAt(int64_t time_ns, std::function<void()> call) override;
+  size_t node_count() const override { return nodes_.size(); }
+  bool IsUp(size_t node) const override;
+  void Submit(size_t node, kw_request* request) override;
+  uint64_t WatchOpen(size_t node, const kw_watch& watch) override;
+  void WatchCredit(size_t node, uint64_t watch_id, uint64_t bytes) override;
+  void WatchProgress(size_t node, const kw_watch_sink* sink, const uint64_t* ids, size_t count,
+                     void* ctx) override;
+  void WatchClose(size_t node, uint64_t watch_id) override;
+
+ private:
+  // A machine's part in the cluster.
+  enum class Role : uint8_t {
+    kSpare,    // Empty.
+    kMember,   // Has data; runs, or will again.
+    kJoining,  // Was added; waits to be named. Its data may be lost without harm.
+    kGone,     // Its data is of no use; to be removed by the operator.
+  };
+  struct Machine {
+    Role role = Role::kSpare;
+    uint64_t member_id = 0;
+    bool is_founder = false;   // Of the first configuration, with its first data.
+    bool is_damaged = false;   // At rest, by us.
+    bool is_leaving = false;   // The operator wants it out.
+    bool may_be_removed = false;  // It has asked for that.
+    int removal_tries = 0;
+    int joining_tries = 0;
+    bool stays_down = false;   // In the end.
+    bool restart_planned = false;
+  };
+  struct ClientCall;
+  struct Sink;
+
+  // ---- cluster.cc ----
+  void StartMachine(size_t slot);
+  void KillMachine(size_t slot, bool power_loss);
+  void PlanRestart(size_t slot, uint64_t delay_ns);
+  void OnTurned(size_t slot);
+  void OnDied(size_t slot);
+  void Explain(size_t slot);
+  void Retire(size_t slot);
+  void Disturb();
+  void Settle();
+  const LogShadow* LogOf(uint64_t member) const;
+  // ---- cluster_clients.cc ----
+  void DropDeliveries(size_t slot);
+  // ---- cluster_faults.cc ----
+  void PlanFaults();
+  void Every(uint64_t mean_ns, std::function<void()> fault);
+  bool RandomRunning(size_t* slot);
+  void Partition();
+  void SlowLink();
+  void ChangeClock();
+  void DiskError();
+  void SlowDisk();
+  void Damage();
+  void EndFaults();
+  // ---- cluster_operator.cc ----
+  struct MemberCall;
+  void Operate();
+  void Ask(uint16_t kind, uint64_t id, size_t slot, bool is_learner,
+           std::function<void(int32_t code, uint64_t new_id)> done);
+  const Membership* KnownMembership() const;
+  void FollowMembership(const Membership& membership);
+  bool AllHealthy() const;
+
+  const uint64_t seed_;
+  const Swarm swarm_;
+  Trace trace_;
+  Scheduler scheduler_;
+  Random random_;
+  SimNetwork network_;
+  RaftChecker raft_checker_;
+  std::vector<std::unique_ptr<SimNode>> nodes_;
+  std::vector<Machine> machines_;
+  std::function<const LogShadow*(uint64_t)> log_of_;
+  Clients* clients_ = nullptr;
+  bool chaos_ = false;  // Faults may happen.
+  bool settling_ = false;
+  std::string failure_;
+  uint64_t faults_ = 0;
+  std::vector<int64_t> disturbances_ns_;
+
+  // Clients.
+  uint64_t next_delivery_ = 1, next_watch_ = 1;
+  std::vector<std::map<uint64_t, std::function<void(bool)>>> deliveries_;  // By slot; true: hand over.
+  std::vector<std::unique_ptr<Sink>> sinks_;
+
+  // Operator.
+  std::map<uint64_t, std::unique_ptr<MemberCall>> member_calls_;
+  uint64_t next_member_call_ = 1;
+  std::set<uint64_t> retired_;  // Members whose data is gone.
+};
+
+}  // namespace keyway::sim

@@ -1,0 +1,284 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// The faults of a swarm. Each kind comes by a clock of its own while chaos lasts; what it starts it also
+// ends, and EndFaults() ends everything that is left.
+#include <algorithm>
+
+#include "tests/sim/world/cluster_internal.h"
+
+namespace keyway::sim {
+
+void Cluster::Every(uint64_t mean_ns, std::function<void()> fault) {
+  if (mean_ns == 0) return;
+  const uint64_t delay = random_.Between(1, 2 * mean_ns);
+  scheduler_.After(delay, [this, mean_ns, fault = std::move(fault)] {
+    if (!chaos_) return;
+    fault();
+    Every(mean_ns, fault);
+  });
+}
+
+bool Cluster::RandomRunning(size_t* slot) {
+  std::vector<size_t> running;
+  for (size_t i = 0; i < nodes_.size(); ++i) {
+    if (IsUp(i)) running.push_back(i);
+  }
+  if (running.empty()) return false;
+  *slot = running[random_.Below(running.size())];
+  ++faults_;
+  return true;
+}
+
+void Cluster::PlanFaults() {
+  const auto restart_ns = [this] { return random_.Between(20, 5000) * kMillisecond; };
+  const auto crash = [this, restart_ns](size_t slot) {
+    KillMachine(slot, random_.Chance(swarm_.power_loss_ppm));
+    PlanRestart(slot, restart_ns());
+  };
+  Every(swarm_.crash_ns, [this, crash] {
+    size_t slot = 0;
+    if (RandomRunning(&slot)) crash(slot);
+  });
+  Every(swarm_.crash_at_call_ns, [this] {
+    size_t slot = 0;
+    if (RandomRunning(&slot)) nodes_[slot]->DieAtCall(random_.Between(1, random_.Coin() ? 10 : 200));
+  });
+  Every(swarm_.crash_all_ns, [this, crash] {
+    ++faults_;
+    for (size_t slot = 0; slot < nodes_.size(); ++slot) {
+      if (IsUp(slot)) crash(slot);
+    }
+  });
+  Every(swarm_.stop_ns, [this, restart_ns] {
+    size_t slot = 0;
+    if (!RandomRunning(&slot)) return;
+    if (random_.Coin()) {
+      nodes_[slot]->Post([](core::Core& core) { core.BeginShutdown(); });  // Hands leadership over first.
+      scheduler_.After(100 * kMillisecond, [this, slot, life = nodes_[slot]->life(), restart_ns] {
+        if (nodes_[slot]->life() == life && IsUp(slot)) StopMachine(slot, restart_ns());
+      });
+    } else {
+      StopMachine(slot, restart_ns());
+    }
+  });
+  Every(swarm_.pause_ns, [this] {
+    size_t slot = 0;
+    if (!RandomRunning(&slot)) return;
+    nodes_[slot]->Pause(scheduler_.now_ns() + random_.Between(10, random_.Coin() ? 500 : 8000) * kMillisecond);
+    Disturb();
+  });
+  Every(swarm_.partition_ns, [this] { Partition(); });
+  Every(swarm_.reset_ns, [this] {
+    ++faults_;
+    network_.Reset(random_.Below(nodes_.size()), random_.Below(nodes_.size()));
+  });
+  Every(swarm_.slow_link_ns, [this] { SlowLink(); });
+  Every(swarm_.clock_ns, [this] { ChangeClock(); });
+  Every(swarm_.disk_error_ns, [this] { DiskError(); });
+  Every(swarm_.slow_disk_ns, [this] { SlowDisk(); });
+  Every(swarm_.damage_ns, [this] { Damage(); });
+  if (swarm_.member_ns != 0 || swarm_.damage_ns != 0) {
+    struct Loop {
+      static void Run(Cluster* cluster, uint64_t delay_ns) {
+        cluster->scheduler_.After(delay_ns, [cluster] {
+          cluster->Operate();
+          const uint64_t mean = cluster->chaos_ ? std::max<uint64_t>(cluster->swarm_.member_ns, kSecond) : kSecond;
+          Run(cluster, cluster->random_.Between(200 * kMillisecond, 2 * mean));
+        });
+      }
+    };
+    Loop::Run(this, kSecond);
+  }
+}
+
+void Cluster::StopMachine(size_t slot, uint64_t restart_ns) {
+  nodes_[slot]->Stop();
+  if (nodes_[slot]->is_running()) {  // It died meanwhile.
+    KillMachine(slot, false);
+    return PlanRestart(slot, restart_ns);
+  }
+  DropDeliveries(slot);
+  if (clients_ != nullptr) clients_->OnNodeDown(slot);
+  Disturb();
+  PlanRestart(slot, restart_ns);
+}
+
+// Cuts links: one node off, a split, or at random; both ways or one way.
+void Cluster::Partition() {
+  ++faults_;
+  Disturb();
+  const size_t count = nodes_.size();
+  std::vector<std::pair<size_t, size_t>> cut;
+  const bool one_way = random_.Chance(300'000);
+  switch (random_.Below(4)) {
+    case 0: {  // One alone; the leader, often.
+      size_t alone = random_.Below(count);
+      for (size_t slot = 0; slot < count; ++slot) {
+        const core::Core* core = nodes_[slot]->core();
+        if (core != nullptr && core->raft() != nullptr && core->raft()->role() == raft::Role::kLeader &&
+            random_.Coin()) {
+          alone = slot;
+        }
+      }
+      const bool in = !one_way || random_.Coin(), out = !one_way || !in;
+      for (size_t other = 0; other < count; ++other) {
+        if (other == alone) continue;
+        if (in) cut.emplace_back(other, alone);
+        if (out) cut.emplace_back(alone, other);
+      }
+      break;
+    }
+    case 1: {  // Two sides.
+      std::vector<bool> side;
+      for (size_t slot = 0; slot < count; ++slot) side.push_back(random_.Coin());
+      for (size_t a = 0; a < count; ++a) {
+        for (size_t b = 0; b < count; ++b) {
+          if (side[a] != side[b] && (!one_way || side[a])) cut.emplace_back(a, b);
+        }
+      }
+      break;
+    }
+    case 2: {  // One link.
+      const size_t a = random_.Below(count), b = random_.Below(count);
+      cut.emplace_back(a, b);
+      if (!one_way) cut.emplace_back(b, a);
+      break;
+    }
+    default:  // Any links.
+      for (size_t a = 0; a < count; ++a) {
+        for (size_t b = 0; b < count; ++b) {
+          if (a != b && random_.Chance(350'000)) cut.emplace_back(a, b);
+        }
+      }
+  }
+  for (const auto& [a, b] : cut) network_.Block(a, b, true);
+  scheduler_.After(random_.Between(50, random_.Coin() ? 1500 : 10000) * kMillisecond, [this, cut] {
+    for (const auto& [a, b] : cut) network_.Block(a, b, false);
+    Disturb();
+  });
+}
+
+void Cluster::SlowLink() {
+  ++faults_;
+  Disturb();
+  const size_t a = random_.Below(nodes_.size()), b = random_.Below(nodes_.size());
+  network_.SetSlow(a, b, random_.Between(10, 800) * kMillisecond);
+  scheduler_.After(random_.Between(200, 8000) * kMillisecond, [this, a, b] {
+    network_.SetSlow(a, b, 0);
+    Disturb();
+  });
+}
+
+// A jump ahead, a clock that is frozen for a while, one that runs fast or slow by up to a tenth.
+void Cluster::ChangeClock() {
+  const size_t slot = random_.Below(nodes_.size());
+  ++faults_;
+  Disturb();
+  switch (random_.Below(3)) {
+    case 0:
+      nodes_[slot]->JumpClock(random_.Between(1, 10'000) * kMillisecond);
+      return;
+    case 1:
+      nodes_[slot]->SetClockRate(0);
+      break;
+    default:
+      nodes_[slot]->SetClockRate(random_.Between(900'000, 1'100'000));
+  }
+  scheduler_.After(random_.Between(100, 8000) * kMillisecond, [this, slot] {
+    nodes_[slot]->SetClockRate(1'000'000);
+    Disturb();
+  });
+}
+
+void Cluster::DiskError() {
+  const size_t slot = random_.Below(nodes_.size());
+  SimNode& node = *nodes_[slot];
+  ++faults_;
+  Disturb();
+  switch (random_.Below(4)) {
+    case 0:
+      node.disk().faults.full = true;
+      node.FailCall(Call::kStoreWrite, random_.Between(1, 3), KW_RESOURCE_EXHAUSTED);
+      break;
+    case 1:
+      node.disk().faults.sync_error_ppm = static_cast<uint32_t>(random_.Between(1'000, 300'000));
+      break;
+    case 2:
+      node.disk().faults.write_error_ppm = static_cast<uint32_t>(random_.Between(1'000, 300'000));
+      node.disk().faults.read_error_ppm = static_cast<uint32_t>(random_.Between(1'000, 300'000));
+      break;
+    default:
+      node.store_error_ppm = static_cast<uint32_t>(random_.Between(1'000, 100'000));
+  }
+  scheduler_.After(random_.Between(100, 5000) * kMillisecond, [this, slot] {
+    nodes_[slot]->disk().faults = {};
+    nodes_[slot]->store_error_ppm = 0;
+  });
+}
+
+void Cluster::SlowDisk() {
+  const size_t slot = random_.Below(nodes_.size());
+  ++faults_;
+  Disturb();
+  const uint64_t end_ns = random_.Between(200, 8000) * kMillisecond;
+  if (random_.Coin()) {
+    nodes_[slot]->disks_hang_until_ns = scheduler_.now_ns() + end_ns;
+  } else {
+    nodes_[slot]->slow_factor = random_.Between(5, 100);
+  }
+  scheduler_.After(end_ns, [this, slot] {
+    nodes_[slot]->slow_factor = 1;
+    Disturb();
+  });
+}
+
+// At rest, never on all copies: only while all members are sound, and then on fewer than half of them.
+void Cluster::Damage() {
+  const Membership* membership = KnownMembership();
+  if (swarm_.voters == 1 || membership == nullptr || membership->members().size() < swarm_.voters) return;
+  const size_t damaged = static_cast<size_t>(
+      std::count_if(machines_.begin(), machines_.end(), [](const Machine& m) { return m.is_damaged; }));
+  const bool others_change = std::any_of(machines_.begin(), machines_.end(), [](const Machine& m) {
+    return m.is_leaving || m.role == Role::kJoining;
+  });
+  const size_t slot = random_.Below(nodes_.size());
+  if (others_change || machines_[slot].role != Role::kMember) return;
+  if (!machines_[slot].is_damaged && damaged >= (swarm_.voters - 1) / 2) return;
+  const std::string what = random_.Coin() ? nodes_[slot]->disk().Corrupt() : nodes_[slot]->store().Corrupt();
+  if (what.empty()) return;
+  machines_[slot].is_damaged = true;
+  ++faults_;
+  trace_.Add(scheduler_.now_ns(), "damage", slot + 1);
+  trace_.Note(scheduler_.now_ns(), slot + 1, "damaged: " + what);
+}
+
+// All faults end; all machines that are to come back do, or enough of them for a quorum.
+void Cluster::EndFaults() {
+  network_.HealAll();
+  network_.faults.loss_ppm = network_.faults.duplicate_ppm = network_.faults.reorder_ppm = 0;
+  const Membership* membership = KnownMembership();
+  size_t may_stay_down = 0;
+  if (!swarm_.heal_all && swarm_.member_ns == 0 && swarm_.damage_ns == 0 && membership != nullptr) {
+    may_stay_down = random_.Below((swarm_.voters - 1) / 2 + 1);
+  }
+  for (size_t slot = 0; slot < nodes_.size(); ++slot) {
+    SimNode& node = *nodes_[slot];
+    node.disk().faults = {};
+    node.store_error_ppm = 0;
+    node.slow_factor = 1;
+    node.disks_hang_until_ns = 0;
+    node.SetClockRate(1'000'000);
+    node.DieAtCall(0);
+    node.FailCall(Call::kStoreWrite, 0, KW_OK);
+    if (may_stay_down > 0 && machines_[slot].role == Role::kMember && random_.Coin()) {
+      --may_stay_down;
+      machines_[slot].stays_down = true;
+      KillMachine(slot, true);
+      continue;
+    }
+    if (!node.is_running()) PlanRestart(slot, random_.Between(10, 1000) * kMillisecond);
+  }
+  Disturb();
+}
+
+}  // namespace keyway::sim

@@ -1,0 +1,123 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// The operator: replaces members that are of no use any more, and changes the membership under load. One
+// step at a time; a step that fails is tried again, or given up.
+#include <algorithm>
+
+#include "kernel/base/bytes.h"
+#include "tests/sim/world/cluster_internal.h"
+
+namespace keyway::sim {
+
+bool Cluster::AllHealthy() const {
+  return std::all_of(machines_.begin(), machines_.end(), [](const Machine& m) {
+    return m.role == Role::kSpare || (m.role == Role::kMember && !m.is_damaged && !m.is_leaving);
+  });
+}
+
+void Cluster::Ask(uint16_t kind, uint64_t id, size_t slot, bool is_learner,
+                  std::function<void(int32_t code, uint64_t new_id)> done) {
+  std::vector<size_t> up;
+  for (size_t other = 0; other < nodes_.size(); ++other) {
+    if (IsUp(other) && machines_[other].role == Role::kMember && !machines_[other].is_leaving) up.push_back(other);
+  }
+  if (up.empty()) return;
+  auto call = std::make_unique<MemberCall>();
+  call->cluster = this;
+  call->id = next_member_call_++;
+  call->request.req.size = sizeof call->request;
+  call->request.req.kind = kind;
+  call->request.id = id;
+  call->url = SimNetwork::UrlOf(slot);
+  call->url_slice = ToSlice(call->url);
+  call->request.peer_urls = &call->url_slice;
+  call->request.peer_url_count = kind == KW_REQ_MEMBER_ADD ? 1 : 0;
+  call->request.is_learner = is_learner ? 1 : 0;
+  call->done = std::move(done);
+  call->request.req.ctx = call.get();
+  call->request.req.done = [](kw_request* self, int32_t code, const kw_error*, kw_reply* reply) {
+    auto* own = static_cast<MemberCall*>(self->ctx);
+    Cluster& cluster = *own->cluster;
+    const uint64_t new_id = reply == nullptr ? 0 : reply->new_member_id;
+    if (reply != nullptr) reply->release(reply);
+    const std::function<void(int32_t, uint64_t)> done = std::move(own->done);
+    cluster.member_calls_.erase(own->id);
+    done(code, new_id);
+  };
+  const size_t via = up[random_.Below(up.size())];
+  kw_request* request = &call->request.req;
+  member_calls_.emplace(call->id, std::move(call));
+  Submit(via, request);
+}
+
+// The membership that the most advanced running member knows; null if none runs.
+const Membership* Cluster::KnownMembership() const {
+  const Membership* best = nullptr;
+  uint64_t best_applied = 0;
+  for (size_t slot = 0; slot < nodes_.size(); ++slot) {
+    const core::Core* core = nodes_[slot]->core();
+    if (core == nullptr || core->raft() == nullptr || core->failed()) continue;
+    if (core->raft()->applied_index() <= best_applied) continue;
+    best_applied = core->raft()->applied_index();
+    best = &core->membership();
+  }
+  return best;
+}
+
+// Starts machines for members that were added, and empties those of members that were removed.
+void Cluster::FollowMembership(const Membership& membership) {
+  for (size_t slot = 0; slot < machines_.size(); ++slot) {
+    Machine& machine = machines_[slot];
+    if (machine.role == Role::kSpare && !machine.restart_planned) {
+      const Member* member = membership.FindByPeerUrls({SimNetwork::UrlOf(slot)});
+      if (member == nullptr || member->incarnation != 0 || retired_.count(member->id) != 0) continue;
+      machine.role = Role::kJoining;
+      machine.member_id = member->id;
+      PlanRestart(slot, random_.Between(10, 500) * kMillisecond);
+    } else if (machine.role != Role::kSpare && membership.IsRemoved(machine.member_id)) {
+      if (!machine.may_be_removed) Fail("node " + std::to_string(slot + 1) + " was removed, by nobody");
+      if (nodes_[slot]->is_running()) KillMachine(slot, false);
+      Retire(slot);
+    }
+  }
+}
+
+// Looks at the members once a while and takes the next step.
+void Cluster::Operate() {
+  const Membership* membership = KnownMembership();
+  if (membership == nullptr || !failure_.empty()) return;
+  FollowMembership(*membership);
+  for (size_t slot = 0; slot < machines_.size(); ++slot) {
+    Machine& machine = machines_[slot];
+    if (machine.role != Role::kGone && !machine.is_leaving) continue;
+    machine.may_be_removed = true;
+    if (--machine.removal_tries == 0) machine.is_leaving = false;  // Refused for long.
+    return Ask(KW_REQ_MEMBER_REMOVE, machine.member_id, slot, false, [](int32_t, uint64_t) {});
+  }
+  if (membership->members().size() < swarm_.voters) {
+    std::vector<size_t> spares;
+    for (size_t slot = 0; slot < machines_.size(); ++slot) {
+      if (machines_[slot].role == Role::kSpare && !machines_[slot].restart_planned) spares.push_back(slot);
+    }
+    if (spares.empty()) return;
+    const size_t slot = spares[random_.Below(spares.size())];
+    return Ask(KW_REQ_MEMBER_ADD, 0, slot, random_.Coin(), [](int32_t, uint64_t) {});
+  }
+  // Learners become voters as soon as they may.
+  for (const auto& [id, member] : membership->members()) {
+    if (member.is_learner) return Ask(KW_REQ_MEMBER_PROMOTE, id, 0, false, [](int32_t, uint64_t) {});
+  }
+  if (!chaos_ || swarm_.member_ns == 0 || swarm_.voters == 1 || !AllHealthy()) return;
+  const size_t slot = random_.Below(machines_.size());
+  if (machines_[slot].role != Role::kMember) return;
+  ++faults_;
+  if (random_.Coin()) {
+    Ask(KW_REQ_MOVE_LEADER, machines_[slot].member_id, slot, false, [](int32_t, uint64_t) {});
+  } else {
+    machines_[slot].is_leaving = true;
+    machines_[slot].removal_tries = 20;
+    Disturb();
+  }
+}
+
+}  // namespace keyway::sim

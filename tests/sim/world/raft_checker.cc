@@ -1,0 +1,103 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "tests/sim/world/raft_checker.h"
+
+#include <algorithm>
+
+namespace keyway::sim {
+
+void RaftChecker::Violate(const char* what, size_t slot, uint64_t term, uint64_t index) {
+  if (!violation_.empty()) return;
+  violation_ = std::string(what) + ": node " + std::to_string(slot + 1) + ", term " + std::to_string(term) +
+               ", index " + std::to_string(index);
+}
+
+void RaftChecker::OnEntry(size_t slot, uint64_t index, uint64_t term, uint64_t term_before, uint32_t crc32c) {
+  const auto [at, is_new] = entries_.try_emplace({index, term}, Content{term_before, crc32c});
+  if (is_new) return;
+  if (at->second.term_before != term_before) {
+    Violate("log matching: the entry before differs", slot, term, index);
+  } else if (at->second.crc32c != crc32c) {
+    Violate("log matching: the entry itself differs", slot, term, index);
+  }
+}
+
+void RaftChecker::CheckLeader(size_t slot, const raft::Raft& raft) {
+  Seen& seen = seen_[slot];
+  if (raft.role() != raft::Role::kLeader || seen.leader_term == raft.term()) return;
+  seen.leader_term = raft.term();
+  const auto [leader, is_new] = leaders_.try_emplace(raft.term(), slot);
+  if (leader->second != slot) Violate("election safety: two leaders", slot, raft.term(), 0);
+  for (size_t i = committed_.size(); i-- > 0;) {
+    if (committed_[i].term == 0 || committed_[i].seen_in_term >= raft.term()) continue;
+    const uint64_t index = i + 1;
+    if (index >= raft.first_index() && raft.TermAt(index) != committed_[i].term) {
+      Violate("leader completeness: a committed entry is missing", slot, raft.term(), index);
+    }
+    break;
+  }
+}
+
+void RaftChecker::CheckCommit(size_t slot, const raft::Raft& raft, const std::vector<raft::NodeId>& before,
+                              const std::function<const LogShadow*(uint64_t)>& log_of) {
+  Seen& seen = seen_[slot];
+  const uint64_t commit = raft.commit_index();
+  const bool is_first = commit > committed_.size();
+  for (uint64_t index = std::max(seen.commit + 1, raft.first_index()); index <= commit; ++index) {
+    const std::optional<uint64_t> term = raft.TermAt(index);
+    if (!term.has_value()) continue;
+    if (committed_.size() < index) committed_.resize(index);
+    Committed& known = committed_[index - 1];
+    if (known.term == 0) known = {*term, raft.term(), 0, false};
+    known.seen_in_term = std::min(known.seen_in_term, raft.term());
+    if (known.term != *term) {
+      Violate("state machine safety: another entry was committed", slot, *term, index);
+    }
+  }
+  // The first entry, of the first configuration, is committed by every founder for itself.
+  if (!is_first || commit == 1 || commit > committed_.size()) return;
+  const uint64_t term = committed_[commit - 1].term;
+  const auto is_durable = [&](const std::vector<raft::NodeId>& voters) {
+    size_t count = 0;
+    for (raft::NodeId voter : voters) {
+      const LogShadow* log = log_of(voter);
+      if (log != nullptr && (log->base_index >= commit || log->Has(commit, term))) ++count;
+    }
+    return count > voters.size() / 2;
+  };
+  // The configuration may have changed within the turn.
+  if (!is_durable(raft.configuration().voters) && !is_durable(before)) {
+    Violate("committed is durable: no majority has acknowledged it", slot, raft.term(), commit);
+  }
+}
+
+void RaftChecker::OnTurn(size_t slot, const core::Core& core,
+                         const std::function<const LogShadow*(uint64_t)>& log_of) {
+  if (core.raft() == nullptr) return;
+  const raft::Raft& raft = *core.raft();
+  Seen& seen = seen_[slot];
+  if (raft.term() < seen.term) Violate("the term fell", slot, raft.term(), 0);
+  if (raft.commit_index() < seen.commit) Violate("the commit index fell", slot, raft.term(), raft.commit_index());
+  if (raft.applied_index() < seen.applied) {
+    Violate("the applied index fell", slot, raft.term(), raft.applied_index());
+  }
+  if (raft.commit_index() > seen.commit) CheckCommit(slot, raft, seen.voters, log_of);
+  CheckLeader(slot, raft);
+  if (raft.applied_index() != seen.applied) seen.digest_due = true;
+  seen.term = raft.term();
+  seen.commit = raft.commit_index();
+  seen.applied = raft.applied_index();
+  if (seen.voters != raft.configuration().voters) seen.voters = raft.configuration().voters;
+  if (seen.digest_due && core.digest_is_final() && seen.applied != 0 && seen.applied <= committed_.size()) {
+    seen.digest_due = false;
+    Committed& known = committed_[seen.applied - 1];
+    const uint64_t digest = core.digest();
+    if (!known.has_digest) {
+      known.has_digest = true;
+      known.digest = digest;
+    } else if (known.digest != digest) {
+      Violate("state machine safety: the digests differ", slot, raft.term(), seen.applied);
+    }
+  }
+}
+
+}  // namespace keyway::sim

@@ -1,0 +1,71 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// The safety properties of Raft (paper, figure 3), online and at the cost of what changed:
+//
+//   election safety        at most one leader for a term
+//   log matching           the same index and term means the same entry after the same entry: checked for
+//                          each entry when it is given to a log; by induction, logs that agree at an index
+//                          agree before it
+//   leader completeness    a new leader has the last entry that was committed in an earlier term
+//   state machine safety   what is committed at an index never differs; equal digests at equal applied indexes
+//   committed is durable   when an index is first committed, a majority of the voters has acknowledged it
+//   monotonic              within a life, a node's term, commit index and applied index do not fall
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "absl/container/flat_hash_map.h"
+#include "kernel/core/core.h"
+#include "tests/sim/world/sim_log.h"
+
+namespace keyway::sim {
+
+class RaftChecker {
+ public:
+  explicit RaftChecker(size_t slots) : seen_(slots) {}
+
+  // An entry is given to the log of `slot`.
+  void OnEntry(size_t slot, uint64_t index, uint64_t term, uint64_t term_before, uint32_t crc32c);
+  // A new life of a process.
+  void OnStart(size_t slot) { seen_[slot] = {}; }
+  // After each turn. `log_of` gives what a member's log has acknowledged, null for an unknown one.
+  void OnTurn(size_t slot, const core::Core& core,
+              const std::function<const LogShadow*(uint64_t member)>& log_of);
+
+  // "", or what was violated first.
+  const std::string& violation() const { return violation_; }
+  uint64_t committed() const { return committed_.size(); }
+  uint64_t terms() const { return leaders_.size(); }
+
+ private:
+  struct Committed {
+    uint64_t term = 0, seen_in_term = 0;
+    uint64_t digest = 0;
+    bool has_digest = false;
+  };
+  struct Seen {
+    uint64_t term = 0, commit = 0, applied = 0, leader_term = 0;
+    std::vector<raft::NodeId> voters;  // After the last turn.
+    bool digest_due = false;
+  };
+  struct Content {
+    uint64_t term_before;
+    uint32_t crc32c;
+  };
+  void Violate(const char* what, size_t slot, uint64_t term, uint64_t index);
+  void CheckLeader(size_t slot, const raft::Raft& raft);
+  void CheckCommit(size_t slot, const raft::Raft& raft, const std::vector<raft::NodeId>& before,
+                   const std::function<const LogShadow*(uint64_t)>& log_of);
+
+  std::vector<Seen> seen_;
+  std::vector<Committed> committed_;  // [index - 1]
+  absl::flat_hash_map<uint64_t, size_t> leaders_;
+  absl::flat_hash_map<std::pair<uint64_t, uint64_t>, Content> entries_;  // (index, term)
+  std::string violation_;
+};
+
+}  // namespace keyway::sim

@@ -1,0 +1,72 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "tests/sim/world/swarm.h"
+
+#include "tests/sim/world/random.h"
+
+namespace keyway::sim {
+
+Swarm Swarm::Draw(uint64_t seed) {
+  Random random(seed ^ 0x5eed5eed5eed5eedull);
+  Swarm swarm;
+  const uint64_t size = random.Below(100);
+  swarm.voters = size < 8 ? 1 : size < 80 ? 3 : 5;
+  swarm.chaos_ns = random.Between(20, 60) * kSecond;
+  swarm.segment_bytes = uint64_t{16384} << random.Below(4);
+  swarm.log_entries_kept = random.Coin() ? random.Between(10, 200) : random.Between(200, 3000);
+  swarm.cache_bytes = random.Coin() ? 64u << 20 : random.Between(4, 64) << 10;
+  swarm.digest_interval_ms = random.Between(1, 10) * 1000;
+  swarm.mixed_engines = random.Coin();
+
+  swarm.links.delay_min_ns = random.Between(50, 2000) * kMicrosecond;
+  swarm.links.delay_max_ns = swarm.links.delay_min_ns + random.Between(0, 30) * kMillisecond;
+  if (random.Chance(400'000)) swarm.links.loss_ppm = static_cast<uint32_t>(random.Below(100'000));
+  if (random.Chance(300'000)) swarm.links.duplicate_ppm = static_cast<uint32_t>(random.Below(100'000));
+  if (random.Chance(300'000)) swarm.links.reorder_ppm = static_cast<uint32_t>(random.Below(200'000));
+  swarm.timing.flush_max_ns = swarm.timing.flush_min_ns + random.Between(0, 10) * kMillisecond;
+  swarm.timing.store_max_ns = swarm.timing.store_min_ns + random.Between(0, 50) * kMillisecond;
+
+  const auto draw = [&](uint32_t ppm, uint64_t low_ms, uint64_t high_ms) -> uint64_t {
+    const uint64_t mean = random.Between(low_ms, high_ms) * kMillisecond;
+    return random.Chance(ppm) ? mean : 0;
+  };
+  swarm.crash_ns = draw(600'000, 1500, 15000);
+  swarm.crash_at_call_ns = draw(500'000, 1500, 15000);
+  swarm.crash_all_ns = draw(200'000, 8000, 30000);
+  swarm.stop_ns = draw(250'000, 5000, 30000);
+  swarm.pause_ns = draw(300'000, 2000, 15000);
+  swarm.partition_ns = draw(600'000, 1500, 15000);
+  swarm.reset_ns = draw(400'000, 300, 8000);
+  swarm.slow_link_ns = draw(250'000, 2000, 15000);
+  swarm.clock_ns = draw(250'000, 2000, 15000);
+  swarm.disk_error_ns = draw(300'000, 3000, 20000);
+  swarm.slow_disk_ns = draw(250'000, 3000, 20000);
+  swarm.damage_ns = draw(200'000, 5000, 30000);
+  swarm.member_ns = draw(350'000, 1500, 10000);
+  swarm.crash_in_recovery_ppm = random.Coin() ? 0 : static_cast<uint32_t>(random.Below(500'000));
+  swarm.power_loss_ppm = static_cast<uint32_t>(random.Below(1'000'001));
+  swarm.heal_all = random.Chance(700'000);
+  return swarm;
+}
+
+std::string Swarm::Text() const {
+  std::string text = std::to_string(voters) + " voters, " + std::to_string(chaos_ns / kSecond) + " s";
+  const auto add = [&](const char* name, uint64_t mean_ns) {
+    if (mean_ns != 0) text += std::string(", ") + name + " each " + std::to_string(mean_ns / kMillisecond) + " ms";
+  };
+  add("crash", crash_ns);
+  add("crash at a call", crash_at_call_ns);
+  add("crash of all", crash_all_ns);
+  add("stop", stop_ns);
+  add("pause", pause_ns);
+  add("partition", partition_ns);
+  add("reset", reset_ns);
+  add("slow link", slow_link_ns);
+  add("clock", clock_ns);
+  add("disk error", disk_error_ns);
+  add("slow disk", slow_disk_ns);
+  add("damage", damage_ns);
+  add("member change", member_ns);
+  return text;
+}
+
+}  // namespace keyway::sim
