@@ -177,6 +177,11 @@ Op Generator::Put(uint64_t client, uint64_t operation_id) {
     op.flags |= KW_PUT_IGNORE_LEASE;
   } else if (random_.Percent(options_.lease_put_percent)) {
     op.lease = leases_.empty() ? 0 : Lease();
+    // Half of them on keys that few others write, so that a lease still has keys when it ends.
+    if (op.lease != 0 && random_.Percent(50)) {
+      op.key = "l0";
+      op.key[1] = static_cast<char>('0' + op.lease % 20);
+    }
   }
   return op;
 }

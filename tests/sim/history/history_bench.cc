@@ -34,6 +34,7 @@ History Make(size_t count) {
   Watch watch;
   watch.key = watch.end = std::string(1, '\0');
   watch.start_revision = 1;
+  watch.flags = KW_WATCH_PREV_KV;
   watch.batches.push_back({.kind = KW_WATCH_CREATED});
   for (size_t i = 0; i < count; ++i) {
     // It takes effect at i * 1000, some time after its call and before its answer.

@@ -248,13 +248,7 @@ class StrictChecker {
     std::vector<WatchEvent> changes;
     std::string refused;
     FindLease(seen, revision, &gap, &changes);
-    for (size_t index : CandidatesOf(seen, true)) TryOperation(index, seen, revision, &gap, &changes, &refused);
-    // A put that keeps the value (IGNORE_VALUE) makes one that another operation has brought.
-    if (gap.candidates.empty()) {
-      for (size_t index : CandidatesOf(seen, false)) {
-        TryOperation(index, seen, revision, &gap, &changes, &refused);
-      }
-    }
+    for (size_t index : CandidatesOf(seen)) TryOperation(index, seen, revision, &gap, &changes, &refused);
     if (gap.candidates.empty()) {
       report_.Add("revision " + std::to_string(revision) + ", seen by a watch as " +
                   Describe(std::vector<WatchEvent>(seen.events, seen.events + seen.count)) +
@@ -290,18 +284,20 @@ class StrictChecker {
     return operation.call_ns <= order_->not_after_ns[static_cast<size_t>(revision - Order::kFirstRevision)];
   }
 
-  std::set<size_t> CandidatesOf(const Seen& seen, bool by_value) const {
+  std::set<size_t> CandidatesOf(const Seen& seen) const {
     std::set<size_t> candidates;
+    bool is_told_by_value = false;
     for (size_t i = 0; i < seen.count; ++i) {
       const WatchEvent& event = seen.events[i];
-      if (!event.is_delete && by_value) {
-        auto at = by_value_.find(event.pair.value);
-        if (at != by_value_.end()) return at->second;  // Values are unique.
+      if (auto at = by_value_.find(event.pair.value); !event.is_delete && at != by_value_.end()) {
+        candidates.insert(at->second.begin(), at->second.end());
+        is_told_by_value = true;
       }
+      // Or it is a put that keeps the value of an earlier one.
       auto at = by_key_.find(event.pair.key);
       if (at != by_key_.end()) candidates.insert(at->second.begin(), at->second.end());
     }
-    candidates.insert(ranges_.begin(), ranges_.end());
+    if (!is_told_by_value) candidates.insert(ranges_.begin(), ranges_.end());
     return candidates;
   }
 

@@ -111,6 +111,16 @@ TEST(Strict, TakesAnUnknownPutThatNeverWas) {
   EXPECT_EQ(builder.Check(), "");
 }
 
+// The second event has the value of the first put: a put that kept it.
+TEST(Strict, TakesAnUnknownPutThatKeptTheValue) {
+  Builder builder;
+  builder.Put("a", "1", 0, 10, -1);
+  builder.Put("a", "", 0, 11, -1).request.txn.then_ops[0].flags = KW_PUT_IGNORE_VALUE;
+  builder.Observe(40, {PutOf(Pair("a", "1", 2, 2, 1)), PutOf(Pair("a", "1", 2, 3, 2))});
+
+  EXPECT_EQ(builder.Check(), "");
+}
+
 TEST(Strict, FindsAnUnknownPutThatTookEffectTwice) {
   Builder builder;
   builder.Put("a", "1", 0, 10, -1);
