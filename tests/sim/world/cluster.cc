@@ -117,7 +117,9 @@ void Cluster::OnTurned(size_t slot) {
   if (machine.role == Role::kJoining && core->raft() != nullptr && core->raft()->applied_index() > 0) {
     machine.role = Role::kMember;
   }
+  const uint64_t terms = raft_checker_.terms();
   raft_checker_.OnTurn(slot, *core, log_of_);
+  if (raft_checker_.terms() != terms) Disturb();  // A new leader.
   if (!raft_checker_.violation().empty()) Fail(raft_checker_.violation());
 }
 
