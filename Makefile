@@ -15,9 +15,9 @@ PYTEST := cd tests && ../$(VENV)/bin/pytest
 # Debian 12 packages: what the build links, and what the tests run.
 PACKAGES_BUILD := cmake ninja-build g++ pkg-config ccache git \
 	libabsl-dev libtomlplusplus-dev libcli11-dev libgtest-dev libgmock-dev \
-	liblmdb-dev libnghttp2-dev libssl-dev zlib1g-dev \
+	liblmdb-dev librocksdb-dev libnghttp2-dev libssl-dev zlib1g-dev \
 	nlohmann-json3-dev libgrpc++-dev libprotobuf-dev protobuf-compiler protobuf-compiler-grpc libc-ares-dev
-PACKAGES_TEST := python3 python3-venv etcd-client strace util-linux binutils ca-certificates \
+PACKAGES_TEST := python3 python3-venv openssl etcd-client strace util-linux binutils ca-certificates \
 	$(if $(shell command -v npm),,nodejs npm)
 PACKAGES_LINT := clang-format-14
 

@@ -40,8 +40,11 @@ VARIANTS = [
     for transport in ("tcp", "grpc")
     for storage in ("lmdb", "rocksdb")
 ] + [{"KEYWAY_STORAGE": "mixed", "KEYWAY_TRANSPORT": "tcp", "KEYWAY_TLS": "1"}]
-# What the variants beyond the first run, with fewer rounds of kill -9.
-VARIANT_SUITES = ["integration", "compat"]
+# What the variants beyond the first run, with fewer rounds of kill -9: all but the suites that choose
+# variants themselves.
+VARIANT_SUITES = ["integration", "compat", "--ignore=integration/test_mutants.py"]
+VARIANT_SUITES += ["--ignore=integration/test_engines.py"]
+VARIANT_SUITES += ["--ignore=integration/test_operators_day.py"]
 VARIANT_ENVIRONMENT = {"KEYWAY_KILL_ROUNDS": "6"}
 
 

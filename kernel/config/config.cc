@@ -33,6 +33,11 @@ constexpr kw_config_field kCacheFields[] = {
 constexpr kw_config_field kCheckFields[] = {
     {"digest_interval", "duration(0..86400000)", "60s",
      "between two comparisons of the members' state, each with a full read of the store; 0s: none"},
+    {"level", "enum(off|cheap|full)", "cheap", "how closely plugins are held to the ABI; full is for tests"},
+    {"deadline_core_warn", "duration(25..60000)", "50ms", "a call on the core thread that is logged"},
+    {"deadline_warn", "duration(25..3600000)", "5s", "any other call or completion that is logged"},
+    {"deadline_stop", "duration(100..86400000)", "60s", "a call or completion that ends the node"},
+    {"deadline_control_stop", "duration(100..86400000)", "10m", "the same for start, stop and recovery"},
 };
 constexpr kw_config_field kTransportFields[] = {
     {"listen_urls", "strings", "[]", "where peers connect; empty: this node's URLs in the members"},
@@ -42,12 +47,9 @@ struct KernelSchema {
   std::string_view name;
   std::span<const kw_config_field> fields;
 };
-constexpr KernelSchema kKernelSchemas[] = {{"node", kNodeFields},
-                                           {"cluster", kClusterFields},
-                                           {"raft", kRaftFields},
-                                           {"limits", kLimitsFields},
-                                           {"cache", kCacheFields},
-                                           {"check", kCheckFields}};
+constexpr KernelSchema kKernelSchemas[] = {{"node", kNodeFields},   {"cluster", kClusterFields},
+                                           {"raft", kRaftFields},   {"limits", kLimitsFields},
+                                           {"cache", kCacheFields}, {"check", kCheckFields}};
 
 // In starting order.
 struct PluginKind {
@@ -192,6 +194,11 @@ class Checker {
     config_.quota_bytes = number("limits", "quota_bytes");
     config_.cache_bytes = number("cache", "bytes");
     config_.digest_interval_ms = number("check", "digest_interval");
+    config_.check_level = options("check").Text("level");
+    config_.check_core_warn_ms = number("check", "deadline_core_warn");
+    config_.check_warn_ms = number("check", "deadline_warn");
+    config_.check_stop_ms = number("check", "deadline_stop");
+    config_.check_control_stop_ms = number("check", "deadline_control_stop");
   }
 
   void CheckPluginSections() {
@@ -319,6 +326,28 @@ class Checker {
            "raft.election_timeout: expected at least five times raft.heartbeat_interval (" +
                std::to_string(config_.heartbeat_ms) + "ms), got " + std::to_string(config_.election_ms) +
                "ms");
+    }
+    CheckTlsUrls();
+  }
+
+  // An encrypted port without a plugin that has the certificates would be noticed only at the start.
+  void CheckTlsUrls() {
+    if (Section("auth") != nullptr) return;
+    for (const RawSection& section : document_.sections) {
+      const bool is_peer = section.name == "cluster" || section.name == "transport";
+      if (!is_peer && section.name != "api") continue;
+      for (const RawValue& value : section.values) {
+        const bool is_url = section.name == "cluster" ? value.path.front() == "members"
+                                                      : value.key == "listen" || value.key == "listen_urls";
+        if (!is_url) continue;
+        std::vector<std::string> urls = value.elements;
+        if (value.kind == RawValue::Kind::kString) urls.push_back(value.text);
+        for (const std::string& url : urls) {
+          if (!url.starts_with("https://") && !url.starts_with("unixs://")) continue;
+          Fail(value.place, section.label + "." + value.key + ": " + QuoteToml(url) +
+                                " needs certificates; add a section [auth] with plugin = \"auth-mtls\"");
+        }
+      }
     }
   }
 

@@ -8,7 +8,8 @@
 //   [raft]             heartbeat_interval, election_timeout, log_entries_kept
 //   [limits]           request_bytes_max, txn_ops_max, quota_bytes
 //   [cache]            bytes
-//   [check]            digest_interval
+//   [check]            level, deadline_core_warn, deadline_warn, deadline_stop, deadline_control_stop,
+//                      digest_interval
 //   [storage] [log] [transport] [auth] [[metrics]] [[api]]
 //                      plugin = "NAME" or "/absolute/path.so"; all other keys are the plugin's,
 //                      but for listen_urls of [transport]
@@ -57,6 +58,11 @@ struct Config {
   uint64_t quota_bytes = 0;  // 0: no quota.
   uint64_t cache_bytes = 0;
   uint64_t digest_interval_ms = 0;  // 0: no digests.
+  std::string check_level = "cheap";  // "off", "cheap" or "full": see kernel/plugin/check.
+  uint64_t check_core_warn_ms = 0;
+  uint64_t check_warn_ms = 0;
+  uint64_t check_stop_ms = 0;
+  uint64_t check_control_stop_ms = 0;
 
   // In starting order: auth, storage, log, transport, metrics..., api...
   std::vector<PluginSection> plugins;

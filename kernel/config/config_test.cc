@@ -136,6 +136,18 @@ TEST(Config, ElectionTimeoutMustBeFiveHeartbeats) {
             "raft.heartbeat_interval (300ms), got 1000ms\n");
 }
 
+TEST(Config, EncryptedUrlsNeedAnAuthSection) {
+  const std::string text =
+      "[transport]\nlisten_urls = [\"https://10.0.0.1:2380\"]\n"
+      "[[api]]\nplugin = \"x\"\nlisten = [\"http://10.0.0.1:2379\", \"https://10.0.0.1:2378\"]\n";
+  EXPECT_EQ(Errors(WithMembers(text)),
+            "keyway.toml:6:15: transport.listen_urls: \"https://10.0.0.1:2380\" needs certificates; add a "
+            "section [auth] with plugin = \"auth-mtls\"\n"
+            "keyway.toml:9:10: api.listen: \"https://10.0.0.1:2378\" needs certificates; add a section "
+            "[auth] with plugin = \"auth-mtls\"\n");
+  EXPECT_EQ(Errors(WithMembers(text + "[auth]\nplugin = \"z\"\n")), "");
+}
+
 TEST(Config, TableAndArrayOfTablesAreToldApart) {
   EXPECT_EQ(Errors(WithMembers("[api]\nplugin = \"x\"\n")),
             "keyway.toml:5:1: api: expected [[api]], got [api]\n");

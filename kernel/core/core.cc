@@ -220,6 +220,7 @@ void Core::Tick() {
     DrainRaft();
     ExpireRequests();
     RetryProposals();
+    AskForOldProposals();
     ExpireLeases();
     PublishSelf();
     TryHashes();
@@ -247,16 +248,7 @@ void Core::Tick() {
   Set(metric_compact_revision_, mvcc_->compact_revision());
   Set(metric_keys_, static_cast<int64_t>(mvcc_->key_count()));
   Set(metric_proposals_pending_, static_cast<int64_t>(pending_.size()));
-  if (tick_count_ % 10 == 1) {
-    kw_kv_stats store_stats{};
-    store_stats.size = sizeof store_stats;
-    kw_error error{};
-    error.size = sizeof error;
-    if (deps_.store->stats(deps_.store_plugin, &store_stats, &error) == KW_OK) {
-      Set(metric_db_bytes_, static_cast<int64_t>(store_stats.disk_bytes));
-      Set(metric_db_bytes_in_use_, static_cast<int64_t>(store_stats.live_bytes));
-    }
-  }
+  if (tick_count_ % 10 == 1) TakeStoreStats();
 }
 
 // A leader may commit by the others' disks while its own hangs. It then goes on answering, but slower and

@@ -11,6 +11,7 @@
 //   core_requests.cc  requests: admission, checks, proposals, replies
 //   core_reads.cc     linearizable and serializable reads, engine reads
 //   core_apply.cc     committed entries into the state machine
+//   core_forward.cc   proposals that go to the leader of another member
 //   core_peers.cc     frames, hello, membership of the transport
 //   core_snapshot.cc  sending and installing snapshots
 //   core_store.cc     engine writes, log truncation, compaction, hash
@@ -36,6 +37,7 @@
 #include "kernel/base/reply.h"
 #include "kernel/core/core_config.h"
 #include "kernel/core/executor.h"
+#include "kernel/core/forwarded_ids.h"
 #include "kernel/core/log_writer.h"
 #include "kernel/core/peer_wire.h"
 #include "kernel/core/proposal.h"
@@ -114,6 +116,7 @@ class Core {
   // A request that became a proposal and waits to be applied.
   struct PendingProposal {
     kw_request* request = nullptr;
+    uint64_t sent_ms = 0;
     uint64_t term = 0;             // It was proposed, or sent to the leader, in this term; 0: not yet.
     std::string member_change;     // KW_REQ_MEMBER_*: encoded once, since an added id is random.
     int64_t lease = 0, ttl_s = 0;  // LEASE_GRANT: as chosen.
@@ -149,6 +152,8 @@ class Core {
   void OnRequest(kw_request* request);
   void Admit(kw_request* request);
   void Propose(kw_request* request);
+  bool IsOverQuota() const;
+  void AddPending(PendingProposal pending);
   bool EncodeProposal(uint64_t id, PendingProposal* pending, std::string* out);
   void SendProposal(uint64_t id, PendingProposal* pending);
   void FlushProposals();
@@ -213,10 +218,17 @@ class Core {
   bool CheckSender(const FrameHeader& header);
   void OnHello(const FrameHeader& header, Reader* reader);
   void Adopt(const FrameHeader& header, const std::vector<Member>& members);
-  void OnPropose(const FrameHeader& header, Reader* reader);
-  void OnProposeResult(Reader* reader);
   void OnLeaseQuery(const FrameHeader& header, Reader* reader);
   void OnLeaseAnswer(Reader* reader);
+
+  // ---- core_forward.cc ----
+  ForwardedIds& ForwardedBy(uint64_t origin);
+  void OnPropose(const FrameHeader& header, Reader* reader);
+  void OnProposeResult(Reader* reader);
+  void OnProposeQuery(uint64_t from, Reader* reader);
+  void OnProposeLost(Reader* reader);
+  void AskForProposals(uint64_t older_ms);
+  void AskForOldProposals();
 
   // ---- core_snapshot.cc ----
   void StartSnapshot(uint64_t peer);
@@ -231,6 +243,7 @@ class Core {
   void AbandonInstall();
 
   // ---- core_store.cc ----
+  void TakeStoreStats();
   void CollectChanges();
   void MaybeWriteStore(bool now);
   void OnStoreWritten(const Applied& applied);
@@ -256,7 +269,7 @@ class Core {
 
   // ---- core_recover.cc ----
   bool ReadEngine(std::string* error, std::optional<Identity>* identity, std::optional<Applied>* applied,
-                  bool* installing);
+                  bool* installing, bool* log_reset);
   bool RestoreFromEngine(std::string* error);
   // Takes an item of the engine or of a snapshot into the state in memory, and into the digest.
   bool RestoreItem(uint32_t table, std::string_view key, std::string_view value, Membership* membership);
@@ -303,6 +316,9 @@ class Core {
   std::deque<std::pair<uint64_t, uint64_t>> deadlines_;  // (ms, id) ascending.
   uint64_t applied_term_ = 0;                            // Of the last applied entry.
   size_t waiting_requests_ = 0;
+  std::map<uint64_t, ForwardedIds> forwarded_;  // Of the leader, by origin, in forwarded_term_.
+  uint64_t forwarded_term_ = 0;
+  uint64_t proposals_asked_ms_ = 0;
   bool publish_sent_ = false;
   uint64_t publish_ms_ = 0;
   kw_request* move_leader_ = nullptr;
@@ -332,6 +348,7 @@ class Core {
   std::unique_ptr<StoreBatch> unwritten_;
   bool store_busy_ = false;
   size_t writing_bytes_ = 0;
+  uint64_t store_live_bytes_ = 0;  // As the engine said last.
   uint64_t unwritten_since_ms_ = 0;
   uint64_t stored_index_ = 0;         // The engine has everything up to it, durably.
   std::deque<uint32_t> entry_bytes_;  // Of the last applied entries, from entry_bytes_from_ on.

@@ -97,7 +97,9 @@ void Core::OnPeerState(uint64_t peer, bool up) {
       {{"peer", HexId(peer)}});
   if (up) {
     SendHello(peer);
-    return ResendSnapshot(peer);
+    ResendSnapshot(peer);
+    if (peer == raft_->leader()) AskForProposals(0);
+    return;
   }
   raft_->OnPeerDown(peer);
 }
@@ -200,6 +202,10 @@ void Core::OnFrame(uint64_t peer, std::string_view bytes) {
       return OnSnapshotAck(header, &reader);
     case FrameKind::kDigestReport:
       return OnDigestReport(header.from, &reader);
+    case FrameKind::kProposeQuery:
+      return OnProposeQuery(header.from, &reader);
+    case FrameKind::kProposeLost:
+      return OnProposeLost(&reader);
     case FrameKind::kRefused:
       return;
   }
@@ -268,47 +274,6 @@ void Core::Adopt(const FrameHeader& header, const std::vector<Member>& members) 
   }
   Log(deps_.logger, KW_LOG_WARN, "hello_for_somebody_else",
       {{"from", HexId(header.from)}, {"our_peer_urls", Joined(self_peer_urls_)}});
-}
-
-// ---- proposals of other members --------------------------------------------------------------------
-
-void Core::OnPropose(const FrameHeader& header, Reader* reader) {
-  const uint64_t term = reader->Fixed64();
-  const bool configuration = reader->Byte() != 0;
-  const std::string_view proposals = reader->Raw(reader->remaining());
-  // Only in the term in which it was sent: the origin relies on it (see core_requests.cc).
-  if (!reader->ok() || raft_->role() != raft::Role::kLeader || raft_->term() != term) return;
-  Arena arena;
-  Proposal proposal;
-  ProposalReader check(proposals);
-  size_t count = 0;
-  while (check.Next(&arena, &proposal)) {
-    if (proposal.origin != header.from) return;
-    ++count;
-  }
-  if (!check.ok() || count == 0 || proposals.size() > kEntryBytesMax) return;
-  if (configuration) {
-    if (count == 1) ProposeMemberChange(proposal.id, proposals, header.from);
-    return;
-  }
-  raft_->Propose(SharedBytes::Copy(proposals));
-}
-
-void Core::OnProposeResult(Reader* reader) {
-  const uint64_t id = reader->Fixed64();
-  Outcome outcome;
-  outcome.code = static_cast<int32_t>(reader->Fixed32());
-  outcome.detail = reader->Fixed32();
-  auto at = pending_.find(id);
-  if (!reader->ok() || at == pending_.end() || outcome.ok()) return;
-  if (outcome.detail == KW_DETAIL_LEADER_CHANGED) {  // Not now.
-    at->second.term = 0;
-    unsent_.push_back(id);
-    return;
-  }
-  kw_request* request = at->second.request;
-  pending_.erase(at);
-  Fail(request, outcome);
 }
 
 }  // namespace keyway::core

@@ -94,7 +94,7 @@ void ReadHistory(const CoreDeps& deps, const watch::HistoryRead& read, History* 
   int64_t last = 0;
   bool full = false;
   out->reached = read.to - 1;
-  while (!full && count == kPairs) {
+  while (!full && count != 0) {
     if (deps.store->cursor_next(deps.store_plugin, cursor, pairs, kPairs, &count, &failure) != KW_OK) {
       out->error = failure.text;
       break;

@@ -24,7 +24,7 @@ constexpr const char* kReplaceHint =
 }  // namespace
 
 bool Core::ReadEngine(std::string* error, std::optional<Identity>* identity, std::optional<Applied>* applied,
-                      bool* installing) {
+                      bool* installing, bool* log_reset) {
   bool sound = true;
   std::string fenced;
   bool scanned = ScanTable(deps_, kTableMeta, error, [&](std::string_view key, std::string_view value) {
@@ -36,12 +36,17 @@ bool Core::ReadEngine(std::string* error, std::optional<Identity>* identity, std
       sound = sound && applied->has_value();
     } else if (key == kMetaInstalling) {
       *installing = true;
+    } else if (key == kMetaLogReset) {
+      *log_reset = true;
     } else if (key == kMetaFenced) {
       fenced = value;
     }
     return true;
   });
-  if (!scanned) return false;
+  if (!scanned) {
+    *error = config_.store_name + " cannot be read: " + *error + kReplaceHint;
+    return false;
+  }
   if (!sound) *error = "the store's meta table cannot be decoded: it is of another version, or corrupt";
   if (!fenced.empty()) *error = "this member has fenced itself: " + fenced + kReplaceHint;
   return sound && fenced.empty();
@@ -81,6 +86,7 @@ bool Core::RestoreFromEngine(std::string* error) {
           sound = RestoreItem(table, key, value, &membership_);
           return sound;
         })) {
+      *error = config_.store_name + " cannot be read: " + *error + kReplaceHint;
       return false;
     }
     if (!sound) {
@@ -176,8 +182,8 @@ bool Core::Recover(std::string* error) {
   }
   std::optional<Identity> identity;
   std::optional<Applied> applied;
-  bool installing = false;
-  if (!ReadEngine(error, &identity, &applied, &installing)) return false;
+  bool installing = false, log_reset = false;
+  if (!ReadEngine(error, &identity, &applied, &installing, &log_reset)) return false;
 
   kw_hard_state hard_state{};
   kw_log_bounds bounds{};
@@ -255,6 +261,13 @@ bool Core::Recover(std::string* error) {
   compacted_saved_ = at.compacted;
   stored_index_ = at.index;
   applied_term_ = at.term;
+  if (hard_state.term < at.term) {
+    *error = "the log is of an earlier time than the store: it knows term " +
+             std::to_string(hard_state.term) + ", the store has applied entries of term " +
+             std::to_string(at.term) + ". Votes and acknowledged entries were lost with the right one" +
+             kReplaceHint;
+    return false;
+  }
   const uint64_t base = bounds.first - 1;
   std::vector<raft::Entry> entries;
   bool reset = at.index > bounds.last;
@@ -269,6 +282,12 @@ bool Core::Recover(std::string* error) {
     if (at.index == base) term = bounds.base_term;
     if (at.index > base) term = entries[at.index - bounds.first].term;
     reset = !installing && at.index > 0 && term != at.term;
+  }
+  if (reset && !log_reset) {
+    *error = "the log ends at " + std::to_string(bounds.last) + ", but the store has applied entry " +
+             std::to_string(at.index) + " of term " + std::to_string(at.term) +
+             ": they are not of the same time, and entries or votes were lost" + kReplaceHint;
+    return false;
   }
   if (reset) {  // A snapshot was installed and the log not yet reset to it.
     entries.clear();

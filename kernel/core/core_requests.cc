@@ -15,6 +15,17 @@
 namespace keyway::core {
 namespace {
 
+bool HasPut(const kw_txn& txn);
+
+bool HasPut(const kw_op* ops, size_t count) {
+  return std::any_of(ops, ops + count, [](const kw_op& op) {
+    return op.kind == KW_OP_PUT || (op.kind == KW_OP_TXN && HasPut(*op.txn));
+  });
+}
+bool HasPut(const kw_txn& txn) {
+  return HasPut(txn.then_ops, txn.then_count) || HasPut(txn.else_ops, txn.else_count);
+}
+
 bool IsReadOnly(const kw_txn& txn) {
   auto all_ranges = [](const kw_op* ops, size_t count) {
     for (size_t i = 0; i < count; ++i) {
@@ -76,6 +87,13 @@ void Core::OnRequest(kw_request* request) {
   Admit(request);
 }
 
+// As etcd's quota, but by the bytes in use: what compaction frees can be used at once, without a
+// defragmentation. Checked by the member that takes the request, so members may differ for a moment.
+bool Core::IsOverQuota() const {
+  return config_.quota_bytes != 0 &&
+         store_live_bytes_ + unwritten_->bytes() + writing_bytes_ >= config_.quota_bytes;
+}
+
 void Core::Admit(kw_request* request) {
   const bool serializable = (request->flags & KW_REQ_SERIALIZABLE) != 0;
   switch (request->kind) {
@@ -89,6 +107,7 @@ void Core::Admit(kw_request* request) {
       Outcome outcome =
           mvcc::Mvcc::CheckTxn(txn.txn, (txn.txn_flags & KW_TXN_PLAIN) != 0, config_.txn_ops_max);
       if (!outcome.ok()) return Fail(request, outcome);
+      if (HasPut(txn.txn) && IsOverQuota()) return Fail(request, Failure(KW_DETAIL_NO_SPACE));
       if (!IsReadOnly(txn.txn)) return Propose(request);
       return serializable ? RunRead(request) : QueueRead(request);
     }
@@ -96,6 +115,7 @@ void Core::Admit(kw_request* request) {
       if (As<kw_lease_request>(request).ttl_s > kLeaseTtlMaxSeconds) {
         return Fail(request, Failure(KW_DETAIL_LEASE_TTL_TOO_LARGE));
       }
+      if (IsOverQuota()) return Fail(request, Failure(KW_DETAIL_NO_SPACE));
       return Propose(request);
     case KW_REQ_COMPACT:
     case KW_REQ_LEASE_REVOKE:
@@ -159,6 +179,9 @@ void Core::Propose(kw_request* request) {
       default:
         change.kind = ChangeKind::kPromote;
     }
+    if (request->kind != KW_REQ_MEMBER_ADD && member.id == 0) {
+      return Fail(request, Failure(KW_DETAIL_MEMBER_NOT_FOUND));
+    }
     if (change.kind == ChangeKind::kAdd || change.kind == ChangeKind::kAddLearner ||
         change.kind == ChangeKind::kUpdateUrls) {
       Outcome outcome = NormalizeUrls(&change.member.peer_urls);
@@ -169,6 +192,11 @@ void Core::Propose(kw_request* request) {
     }
     pending.member_change = EncodeMemberChange(change);
   }
+  AddPending(std::move(pending));
+}
+
+// Under a new id.
+void Core::AddPending(PendingProposal pending) {
   const uint64_t id = next_proposal_id_++;
   auto [at, inserted] = pending_.emplace(id, std::move(pending));
   KW_CHECK(inserted);
@@ -205,6 +233,7 @@ bool Core::EncodeProposal(uint64_t id, PendingProposal* pending, std::string* ou
 
 void Core::SendProposal(uint64_t id, PendingProposal* pending) {
   pending->term = 0;
+  pending->sent_ms = now_ms();
   const bool leader = raft_->role() == raft::Role::kLeader;
   if (raft_->leader() == 0 || (leader && raft_->transferring())) {
     unsent_.push_back(id);

@@ -204,6 +204,7 @@ void Core::OnSnapshotChunk(const FrameHeader& header, Reader* reader) {
   if (last) {
     batch->Put(kTableMeta, kMetaApplied, SharedBytes::Copy(EncodeApplied(*applied)));
     batch->Delete(kTableMeta, kMetaInstalling);
+    batch->Put(kTableMeta, kMetaLogReset, SharedBytes::Copy("1"));
   }
   struct Result {
     int32_t code = KW_OK;
@@ -243,8 +244,13 @@ void Core::FinishInstall() {
     job->op = LogJob::Kind::kReset;
     job->index = applied.index;
     job->term = applied.term;
-    job->on_complete = [this](LogJob* done) { CompleteLog(done); };
+    job->on_complete = [this](LogJob* done) {
+      CompleteLog(done);
+      if (!failed_ && !needs_snapshot_) unwritten_->Delete(kTableMeta, kMetaLogReset);
+    };
     deps_.executor->Submit(Lane::kLog, std::move(job));
+  } else {
+    unwritten_->Delete(kTableMeta, kMetaLogReset);
   }
   raft_->SetNeedsSnapshot(false);
   Log(deps_.logger, KW_LOG_INFO, "applied snapshot",

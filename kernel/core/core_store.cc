@@ -82,8 +82,20 @@ void Core::MaybeWriteStore(bool now) {
       });
 }
 
+void Core::TakeStoreStats() {
+  kw_kv_stats stats{};
+  stats.size = sizeof stats;
+  kw_error error{};
+  error.size = sizeof error;
+  if (deps_.store->stats(deps_.store_plugin, &stats, &error) != KW_OK) return;
+  store_live_bytes_ = stats.live_bytes;
+  Set(metric_db_bytes_, static_cast<int64_t>(stats.disk_bytes));
+  Set(metric_db_bytes_in_use_, static_cast<int64_t>(stats.live_bytes));
+}
+
 void Core::OnStoreWritten(const Applied& applied) {
   stored_index_ = applied.index;
+  TakeStoreStats();
   mvcc_->OnStored(applied.revision);
   if (applied.compacted && applied.compact_revision == mvcc_->compact_revision()) {
     if (!compacted_saved_) {
@@ -254,7 +266,7 @@ bool ScanView(const CoreDeps& deps, kw_kv_view* view, uint32_t table, std::strin
     for (size_t i = 0; i < count && going; ++i) {
       going = visit(ToView(pairs[i].key), ToView(pairs[i].value));
     }
-    if (count < kPairs) break;
+    if (count == 0) break;
   }
   if (cursor != nullptr) deps.store->cursor_close(deps.store_plugin, cursor);
   return error->empty();

@@ -4,6 +4,7 @@
 #include <pthread.h>
 
 #include "kernel/base/limits.h"
+#include "kernel/base/thread_role.h"
 
 namespace keyway::core {
 namespace {
@@ -52,6 +53,7 @@ bool Node::Start(std::string* error) {
 
 void Node::Run() {
   pthread_setname_np(pthread_self(), "kw-core");
+  thread_role = ThreadRole::kCore;
   core_->Begin(clock_->MonoNs());
   bool more = true;
   while (running_.load(std::memory_order_acquire)) {
@@ -111,7 +113,7 @@ void Node::Stop() {
   thread_.join();
   clock_->Cancel(&tick_);
   tick_idle_.wait(false);
-  threads_.reset();  // Executes what is left, the last engine write among it.
+  threads_->Stop();  // Executes what is left, the last engine write among it.
   // Completions that came too late for the core, and requests: answered, freed.
   while (InboxNode* node = inbox_.Take()) {
     while (node != nullptr) {

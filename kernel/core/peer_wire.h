@@ -31,6 +31,8 @@ enum class FrameKind : uint8_t {
   kSnapshotChunk = 8,  // see snapshot.h
   kSnapshotAck = 9,    // u64 snapshot index | u64 chunk | u8 ok
   kDigestReport = 10,  // u64 index of the mark | u64 digest
+  kProposeQuery = 11,  // u64 term | u32 count | u64 ids: which of these have not come?
+  kProposeLost = 12,   // u64 term | u32 count | u64 ids: these, and they will not be taken any more
 };
 
 struct FrameHeader {

@@ -59,7 +59,7 @@ bool SnapshotReader::Fill() {
       PutBytes(&item, ToView(pairs[i].key));
       PutBytes(&item, ToView(pairs[i].value));
     }
-    if (count < kPairs) {
+    if (count == 0) {
       deps_.store->cursor_close(deps_.store_plugin, cursor_);
       cursor_ = nullptr;
       ++table_;

@@ -6,6 +6,7 @@
 //                      "applied"    Applied: in the same batch as the changes that it counts
 //                      "fenced"     present after the members' digests differed: why
 //                      "installing" present while a snapshot is being installed: the rest is partial
+//                      "log-reset"  present from the end of a snapshot until the log was reset to it
 //   table 1 revisions  main u64 BE, sub u32 BE -> record (mvcc/record.h)
 //   table 2 leases     id u64 BE -> varint granted ttl in seconds
 //   table 3 members    id u64 BE -> member::Membership's bytes; id 0: the removed ids
@@ -26,6 +27,7 @@ inline constexpr uint32_t kTableMembers = 3;
 inline constexpr std::string_view kMetaIdentity = "identity";
 inline constexpr std::string_view kMetaApplied = "applied";
 inline constexpr std::string_view kMetaInstalling = "installing";
+inline constexpr std::string_view kMetaLogReset = "log-reset";
 inline constexpr std::string_view kMetaFenced = "fenced";
 
 // Who this data directory belongs to. Never leaves the member (a snapshot skips it).

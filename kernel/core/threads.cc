@@ -3,10 +3,15 @@
 
 #include <pthread.h>
 
+#include "kernel/base/thread_role.h"
+
 namespace keyway::core {
 namespace {
 
-void NameThread(const char* name) { pthread_setname_np(pthread_self(), name); }
+void NameThread(const char* name, ThreadRole role) {
+  pthread_setname_np(pthread_self(), name);
+  thread_role = role;
+}
 
 }  // namespace
 
@@ -17,7 +22,9 @@ Threads::Threads(Inbox* inbox, LogWriter* log_writer, int reader_count)
   for (int i = 0; i < reader_count; ++i) threads_.emplace_back([this] { RunReader(); });
 }
 
-Threads::~Threads() {
+void Threads::Stop() {
+  if (stopped_) return;
+  stopped_ = true;
   log_jobs_.Push(&log_stop_);
   store_jobs_.Push(&store_stop_);
   {
@@ -28,6 +35,7 @@ Threads::~Threads() {
 }
 
 void Threads::Submit(Lane lane, std::unique_ptr<Job> job) {
+  if (stopped_) return;
   switch (lane) {
     case Lane::kLog:
       if (log_jobs_left_.load(std::memory_order_acquire) == 0 &&
@@ -51,7 +59,7 @@ void Threads::Submit(Lane lane, std::unique_ptr<Job> job) {
 }
 
 void Threads::RunLog() {
-  NameThread("kw-log");
+  NameThread("kw-log", ThreadRole::kLog);
   std::vector<LogJob*> jobs;
   while (true) {
     log_jobs_.Wait();
@@ -71,7 +79,7 @@ void Threads::RunLog() {
 }
 
 void Threads::RunStore() {
-  NameThread("kw-store");
+  NameThread("kw-store", ThreadRole::kStore);
   while (true) {
     store_jobs_.Wait();
     InboxNode* node = store_jobs_.Take();
@@ -87,7 +95,7 @@ void Threads::RunStore() {
 }
 
 void Threads::RunReader() {
-  NameThread("kw-read");
+  NameThread("kw-read", ThreadRole::kRead);
   while (true) {
     std::unique_ptr<Job> job;
     {

@@ -21,8 +21,10 @@ class Threads : public Executor {
  public:
   // `inbox` and `log_writer` outlive this; the writer puts finished jobs into the inbox.
   Threads(Inbox* inbox, LogWriter* log_writer, int reader_count);
-  // Executes what was submitted, then ends the threads. Completions are left in the inbox.
-  ~Threads() override;
+  ~Threads() override { Stop(); }
+  // [control] Executes what was submitted, then ends the threads. Completions are left in the inbox. What
+  // is submitted afterwards (by the completion of a job, for instance) is dropped. May be called again.
+  void Stop();
 
   void Submit(Lane lane, std::unique_ptr<Job> job) override;
 
@@ -39,6 +41,7 @@ class Threads : public Executor {
   absl::Mutex mutex_;
   std::deque<std::unique_ptr<Job>> read_jobs_ ABSL_GUARDED_BY(mutex_);
   bool stopping_ ABSL_GUARDED_BY(mutex_) = false;
+  bool stopped_ = false;  // Stop() and Submit() are never called at the same time.
   std::vector<std::thread> threads_;
 };
 

@@ -18,6 +18,7 @@
 #include "kernel/daemon/kernel_table.h"
 #include "kernel/daemon/real_clock.h"
 #include "kernel/daemon/signals.h"
+#include "kernel/plugin/check/crash.h"
 #include "kernel/plugin/plugin_set.h"
 
 namespace keyway {
@@ -224,6 +225,7 @@ class Daemon {
 }  // namespace
 
 int RunDaemon(const DaemonOptions& options) {
+  check::InstallTerminateHandler();
   // Never destroyed: the signal thread uses it until the process ends.
   auto* daemon = new Daemon(options);
   return daemon->Run();

@@ -14,6 +14,7 @@ namespace keyway {
 inline constexpr int kExitOk = 0;
 inline constexpr int kExitRuntime = 1;  // The node could not start, or failed.
 inline constexpr int kExitUsage = 2;    // Flags or configuration.
+// 3: a plugin broke the contract (kernel/plugin/check/verdict.h).
 
 struct DaemonOptions {
   std::string config_file;

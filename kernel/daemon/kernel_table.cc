@@ -24,12 +24,16 @@ void WatchProgress(const kw_host* host, const kw_watch_sink* sink, const uint64_
 }
 void WatchClose(const kw_host* host, uint64_t watch_id) noexcept { NodeOf(host).WatchClose(watch_id); }
 const kw_node_state* State(const kw_host* host) noexcept { return NodeOf(host).state(); }
+int32_t Plugins(const kw_host* host, kw_writer* writer) noexcept {
+  const std::string& text = PluginHost::From(host).services().inventory;
+  return writer->write(writer->self, {reinterpret_cast<const uint8_t*>(text.data()), text.size()});
+}
 
 }  // namespace
 
 const kw_kernel* KernelTable() {
   static constexpr kw_kernel kTable = {sizeof(kw_kernel), 0,          Submit, WatchOpen, WatchCredit,
-                                       WatchProgress,     WatchClose, State};
+                                       WatchProgress,     WatchClose, State,  Plugins};
   return &kTable;
 }
 

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// keywayd: flags and exit codes. 0: ended as asked; 1: the node failed; 2: flags or configuration.
+// keywayd: flags and exit codes. 0: ended as asked; 1: the node failed; 2: flags or configuration;
+// 3: a plugin broke the contract.
 #include <unistd.h>
 
 #include <CLI/CLI.hpp>

@@ -13,6 +13,11 @@ namespace {
 
 NodeServices& ServicesOf(const kw_host* host) { return PluginHost::From(host).services(); }
 
+// Under check: a service that is called after stop() is a verdict.
+void Check(const kw_host* host, const char* function) {
+  if (const check::HostCheck* check = PluginHost::From(host).maybe_check()) check->CheckCall(function);
+}
+
 // ---- keyway.log/1
 
 void LogWrite(const kw_host* host, uint32_t level, const char* event, const kw_field* fields,
@@ -27,6 +32,7 @@ void LogWrite(const kw_host* host, uint32_t level, const char* event, const kw_f
 uint64_t ClockMonoNs(const kw_host* host) noexcept { return ServicesOf(host).clock->MonoNs(); }
 uint64_t ClockWallNs(const kw_host* host) noexcept { return ServicesOf(host).clock->WallNs(); }
 int32_t ClockAfter(const kw_host* host, uint64_t delay_ns, kw_completion* completion) noexcept {
+  Check(host, "clock.after");
   ServicesOf(host).clock->After(delay_ns, completion);
   return KW_PENDING;
 }
@@ -55,6 +61,9 @@ uint64_t* MetricsCell(const kw_host* host, uint32_t kind, const char* name, cons
 
 uint64_t* MetricsHistogram(const kw_host* host, const char* name, const char* help, const kw_field* labels,
                            size_t label_count, const double* bounds, size_t bound_count) noexcept {
+  if (const check::HostCheck* check = PluginHost::From(host).maybe_check()) {
+    check->CheckControl("metrics.histogram");
+  }
   // The plugin writes bound_count + 2 cells; a cut array would be overrun.
   if (bound_count > MetricsRegistry::kBoundsMax) return nullptr;
   return ServicesOf(host)
@@ -66,6 +75,7 @@ constexpr kw_metrics kMetricsTable = {sizeof(kw_metrics), 0, MetricsCell, Metric
 // ---- keyway.exposition/1 and keyway.samples/1
 
 int32_t ExpositionRender(const kw_host* host, kw_writer* writer, kw_error* error) noexcept {
+  Check(host, "exposition.render");
   NodeServices& services = ServicesOf(host);
   const kw_observer* observer = services.observer.load(std::memory_order_acquire);
   if (observer == nullptr) {
@@ -96,6 +106,7 @@ constexpr kw_samples kSamplesTable = {sizeof(kw_samples), 0, SamplesCollect};
 
 int32_t IdentityAuthenticate(const kw_host* host, const kw_evidence* evidence, kw_principal* out,
                              kw_completion* completion) noexcept {
+  Check(host, "identity.authenticate");
   NodeServices& services = ServicesOf(host);
   const kw_authenticator* authenticator = services.authenticator.load(std::memory_order_acquire);
   if (authenticator == nullptr) {
@@ -107,15 +118,58 @@ int32_t IdentityAuthenticate(const kw_host* host, const kw_evidence* evidence, k
 }
 
 int32_t IdentityTls(const kw_host* host, const char* role, kw_tls** out, kw_error* error) noexcept {
+  Check(host, "identity.tls");
   NodeServices& services = ServicesOf(host);
   const kw_authenticator* authenticator = services.authenticator.load(std::memory_order_acquire);
   if (authenticator == nullptr) {
     *out = nullptr;
     return KW_OK;
   }
-  return authenticator->tls(services.authenticator_plugin.load(std::memory_order_relaxed), role, out, error);
+  const int32_t code =
+      authenticator->tls(services.authenticator_plugin.load(std::memory_order_relaxed), role, out, error);
+  check::HostCheck* check = PluginHost::From(host).maybe_check();
+  if (check != nullptr && code == KW_OK && *out != nullptr) {
+    *out = check->Track(*out, services.authenticator_subject.load(std::memory_order_relaxed));
+  }
+  return code;
 }
 constexpr kw_identity kIdentityTable = {sizeof(kw_identity), 0, IdentityAuthenticate, IdentityTls};
+
+// ---- keyway.kernel/1 under check
+
+const kw_kernel& KernelOf(const kw_host* host) {
+  return *ServicesOf(host).kernel.load(std::memory_order_acquire);
+}
+check::HostCheck& CheckOf(const kw_host* host) { return *PluginHost::From(host).maybe_check(); }
+
+void CheckedSubmit(const kw_host* host, kw_request* const* requests, size_t request_count) noexcept {
+  CheckOf(host).Submit(KernelOf(host), host, requests, request_count);
+}
+uint64_t CheckedWatchOpen(const kw_host* host, const kw_watch* watch) noexcept {
+  return CheckOf(host).WatchOpen(KernelOf(host), host, watch);
+}
+void CheckedWatchCredit(const kw_host* host, uint64_t watch_id, uint64_t bytes) noexcept {
+  Check(host, "kernel.watch_credit");
+  KernelOf(host).watch_credit(host, watch_id, bytes);
+}
+void CheckedWatchProgress(const kw_host* host, const kw_watch_sink* sink, const uint64_t* watch_ids,
+                          size_t watch_count, void* ctx) noexcept {
+  CheckOf(host).WatchProgress(KernelOf(host), host, sink, watch_ids, watch_count, ctx);
+}
+void CheckedWatchClose(const kw_host* host, uint64_t watch_id) noexcept {
+  Check(host, "kernel.watch_close");
+  KernelOf(host).watch_close(host, watch_id);
+}
+const kw_node_state* CheckedState(const kw_host* host) noexcept { return KernelOf(host).state(host); }
+int32_t CheckedPlugins(const kw_host* host, kw_writer* writer) noexcept {
+  Check(host, "kernel.plugins");
+  return KernelOf(host).plugins(host, writer);
+}
+constexpr kw_kernel kCheckedKernel = {sizeof(kw_kernel),  0,
+                                      CheckedSubmit,      CheckedWatchOpen,
+                                      CheckedWatchCredit, CheckedWatchProgress,
+                                      CheckedWatchClose,  CheckedState,
+                                      CheckedPlugins};
 
 constexpr std::string_view kServices[] = {KW_LOG,     KW_CLOCK,    KW_METRICS, KW_EXPOSITION,
                                           KW_SAMPLES, KW_IDENTITY, KW_KERNEL};
@@ -126,10 +180,12 @@ bool IsKnownService(std::string_view service_id) {
   return std::find(std::begin(kServices), std::end(kServices), service_id) != std::end(kServices);
 }
 
-PluginHost::PluginHost(NodeServices* services, const kw_descriptor* descriptor, bool grants_kernel)
+PluginHost::PluginHost(NodeServices* services, const kw_descriptor* descriptor, bool grants_kernel,
+                       check::HostCheck* maybe_check)
     : services_(services),
       descriptor_(descriptor),
       grants_kernel_(grants_kernel),
+      maybe_check_(maybe_check),
       log_{sizeof(kw_log), services->log_level_min, LogWrite},
       host_{sizeof(kw_host), KW_ABI_MAJOR, KW_ABI_MINOR, this, kProduct, &PluginHost::Get} {}
 
@@ -149,7 +205,8 @@ const void* PluginHost::Get(const kw_host* host, const char* service_id) {
   if (id == KW_SAMPLES) return &kSamplesTable;
   if (id == KW_IDENTITY) return &kIdentityTable;
   if (id == KW_KERNEL && self.grants_kernel_) {
-    return self.services_->kernel.load(std::memory_order_acquire);
+    const kw_kernel* kernel = self.services_->kernel.load(std::memory_order_acquire);
+    return kernel != nullptr && self.maybe_check_ != nullptr ? &kCheckedKernel : kernel;
   }
   return nullptr;
 }

@@ -8,6 +8,7 @@
 #include <string>
 #include <string_view>
 
+#include "kernel/plugin/check/checked_host.h"
 #include "kernel/plugin/clock.h"
 #include "kernel/plugin/log.h"
 #include "kernel/plugin/metrics.h"
@@ -34,18 +35,24 @@ struct NodeServices {
   std::atomic<const kw_kernel*> kernel = nullptr;
   std::atomic<void*> kernel_self = nullptr;
 
+  // What kw_kernel.plugins() writes; set before an API plugin starts.
+  std::string inventory;
+
   // The configured authenticator and the first [[metrics]] plugin, NULL while there is none. Set between
   // their start and the start of plugins that use them.
   std::atomic<kw_plugin*> authenticator_plugin = nullptr;
   std::atomic<const kw_authenticator*> authenticator = nullptr;
+  std::atomic<const check::Subject*> authenticator_subject = nullptr;  // Under check.
   std::atomic<kw_plugin*> observer_plugin = nullptr;
   std::atomic<const kw_observer*> observer = nullptr;
 };
 
 class PluginHost {
  public:
-  // Both outlive this. `grants_kernel`: the section is one of [[api]].
-  PluginHost(NodeServices* services, const kw_descriptor* descriptor, bool grants_kernel);
+  // All outlive this. `grants_kernel`: the section is one of [[api]]. `maybe_check`: every service checks
+  // what the plugin calls.
+  PluginHost(NodeServices* services, const kw_descriptor* descriptor, bool grants_kernel,
+             check::HostCheck* maybe_check = nullptr);
   PluginHost(const PluginHost&) = delete;
   PluginHost& operator=(const PluginHost&) = delete;
 
@@ -55,6 +62,7 @@ class PluginHost {
   static const PluginHost& From(const kw_host* host) { return *static_cast<const PluginHost*>(host->self); }
   NodeServices& services() const { return *services_; }
   const char* plugin_id() const { return descriptor_->id; }
+  check::HostCheck* maybe_check() const { return maybe_check_; }
 
  private:
   static const void* Get(const kw_host* host, const char* service_id);
@@ -62,6 +70,7 @@ class PluginHost {
   NodeServices* const services_;
   const kw_descriptor* const descriptor_;
   const bool grants_kernel_;
+  check::HostCheck* const maybe_check_;
   const kw_log log_;
   const kw_host host_;
 };

@@ -6,9 +6,12 @@
 
 #include <algorithm>
 #include <cstring>
+#include <exception>
+#include <optional>
 
 #include "absl/strings/str_cat.h"
 #include "kernel/base/check.h"
+#include "kernel/plugin/inventory.h"
 #include "kernel/plugin/manifest.h"
 
 namespace keyway {
@@ -39,16 +42,29 @@ const char* CodeName(int32_t code) {
   return code >= 0 && code < static_cast<int32_t>(std::size(kNames)) ? kNames[code] : "UNKNOWN";
 }
 
+constexpr check::Function kCreate{"kw_descriptor.create", check::ThreadTag::kControl};
+constexpr check::Function kStart{"kw_plugin.start", check::ThreadTag::kControl};
+constexpr check::Function kStop{"kw_plugin.stop", check::ThreadTag::kControl};
+constexpr check::Function kDestroy{"kw_plugin.destroy", check::ThreadTag::kControl};
+
 // An exception out of a plugin breaks the ABI; on the control path it can still be told.
 template <typename Call>
-int32_t Guarded(kw_error* error, Call call) {
+int32_t Guarded(const check::InstanceCheck* maybe_check, const check::Function& function, kw_error* error,
+                Call call) {
+  std::optional<check::CallScope> scope;  // For the watchdog.
+  if (maybe_check != nullptr) scope.emplace(maybe_check->subject(), function);
+  std::string what = "something that is not a std::exception";
   try {
     return call();
+  } catch (const std::exception& exception) {
+    what = exception.what();
   } catch (...) {
-    *error = EmptyError();
-    std::strncpy(error->text, "it threw an exception, which the ABI forbids", sizeof error->text - 1);
-    return KW_INTERNAL;
   }
+  *error = EmptyError();
+  const std::string text =
+      absl::StrCat("it threw an exception, which the ABI forbids (rule no-exception): ", what);
+  std::strncpy(error->text, text.c_str(), sizeof error->text - 1);
+  return KW_INTERNAL;
 }
 
 }  // namespace
@@ -120,6 +136,14 @@ std::vector<Options> PluginSet::PluginOptions() const {
   return all;
 }
 
+std::string PluginSet::Inventory() const {
+  std::vector<InventoryItem> items;
+  for (const Instance& instance : instances_) {
+    items.push_back({instance.section->label, ManifestOf(*instance.descriptor), instance.options});
+  }
+  return InventoryJson(config_.check_level, items);
+}
+
 std::vector<std::string> PluginSet::ListenClientUrls() const {
   std::vector<std::string> urls;
   for (const Instance& instance : instances_) {
@@ -131,6 +155,14 @@ std::vector<std::string> PluginSet::ListenClientUrls() const {
 }
 
 absl::Status PluginSet::Create() {
+  thread_role = ThreadRole::kControl;
+  const check::Level level = check::LevelOf(config_.check_level);
+  if (level != check::Level::kOff) {
+    const check::Deadlines deadlines = {config_.check_core_warn_ms * 1'000'000,
+                                        config_.check_warn_ms * 1'000'000, config_.check_stop_ms * 1'000'000,
+                                        config_.check_control_stop_ms * 1'000'000};
+    checker_ = std::make_unique<check::Checker>(level, deadlines, services_.clock, services_.logger);
+  }
   for (Instance& instance : instances_) {
     absl::Status created = CreateOne(&instance);
     if (!created.ok()) {
@@ -144,11 +176,13 @@ absl::Status PluginSet::Create() {
 absl::Status PluginSet::CreateOne(Instance* instance) {
   KW_CHECK(instance->descriptor != nullptr);
   KW_CHECK(instance->plugin == nullptr);
-  instance->host = std::make_unique<PluginHost>(&services_, instance->descriptor, IsApi(*instance));
+  if (checker_ != nullptr) instance->check = checker_->Add(instance->descriptor->id);
+  instance->host = std::make_unique<PluginHost>(&services_, instance->descriptor, IsApi(*instance),
+                                                checker_ == nullptr ? nullptr : instance->check->host());
   const std::vector<kw_config_item> items = instance->options.Items();
   kw_error error = EmptyError();
   kw_plugin* plugin = nullptr;
-  const int32_t code = Guarded(&error, [&] {
+  const int32_t code = Guarded(instance->check.get(), kCreate, &error, [&] {
     return instance->descriptor->create(instance->host->host(), items.data(), items.size(), &plugin, &error);
   });
   if (code != KW_OK) return Failed(*instance, "cannot be created", code, error);
@@ -167,6 +201,9 @@ absl::Status PluginSet::TakeTables(Instance* instance) {
   auto complete = [&](auto& role) {
     role.plugin = instance->plugin;
     taken = CompleteTable(given, &role.table);
+    if (taken.ok() && instance->is_started && instance->check != nullptr) {
+      instance->check->Wrap(&role.plugin, &role.table);
+    }
   };
   if (kind == "storage") complete(store_);
   if (kind == "log") complete(log_);
@@ -175,7 +212,8 @@ absl::Status PluginSet::TakeTables(Instance* instance) {
   if (kind == "metrics") {
     // The first one serves the exposition; the others are only checked.
     Role<kw_observer> other;
-    const bool is_first = observer_.plugin == nullptr || observer_.plugin == instance->plugin;
+    const bool is_first = observer_instance_ == nullptr || observer_instance_ == instance;
+    if (is_first) observer_instance_ = instance;
     complete(is_first ? observer_ : other);
   }
   if (taken.ok()) return taken;
@@ -186,7 +224,8 @@ absl::Status PluginSet::StartOne(Instance* instance) {
   KW_CHECK(instance->plugin != nullptr);
   KW_CHECK(!instance->is_started);
   kw_error error = EmptyError();
-  const int32_t code = Guarded(&error, [&] { return instance->plugin->start(instance->plugin, &error); });
+  const int32_t code = Guarded(instance->check.get(), kStart, &error,
+                               [&] { return instance->plugin->start(instance->plugin, &error); });
   if (code != KW_OK) return Failed(*instance, "did not start", code, error);
   instance->is_started = true;
   // What a table promises may depend on what start() found.
@@ -197,10 +236,11 @@ absl::Status PluginSet::StartOne(Instance* instance) {
 
 void PluginSet::Publish(const Instance& instance) {
   if (instance.section->kind == "auth") {
+    if (instance.check != nullptr) services_.authenticator_subject.store(&instance.check->subject());
     services_.authenticator_plugin.store(authenticator_.plugin, std::memory_order_relaxed);
     services_.authenticator.store(&authenticator_.table, std::memory_order_release);
   }
-  if (instance.section->kind == "metrics" && instance.plugin == observer_.plugin) {
+  if (&instance == observer_instance_) {
     services_.observer_plugin.store(observer_.plugin, std::memory_order_relaxed);
     services_.observer.store(&observer_.table, std::memory_order_release);
   }
@@ -220,6 +260,7 @@ absl::Status PluginSet::Start() {
 
 absl::Status PluginSet::StartApis() {
   KW_CHECK(services_.kernel.load() != nullptr);
+  services_.inventory = Inventory();
   for (Instance& instance : instances_) {
     if (!IsApi(instance)) continue;
     absl::Status started = StartOne(&instance);
@@ -231,11 +272,27 @@ absl::Status PluginSet::StartApis() {
   return absl::OkStatus();
 }
 
+// stop() and destroy() have no error to return: an exception ends the node under check, else it is told.
+void PluginSet::End(const Instance& instance, const check::Function& function,
+                    void (*end)(kw_plugin* plugin)) {
+  kw_error error = EmptyError();
+  const int32_t code = Guarded(instance.check.get(), function, &error, [&] {
+    end(instance.plugin);
+    return KW_OK + 0;
+  });
+  if (code == KW_OK) return;
+  if (instance.check != nullptr) instance.check->subject().Condemn(function.name, "no-exception", error.text);
+  Log(services_.logger, KW_LOG_ERROR, "plugin_threw",
+      {{"plugin", NameOf(instance)}, {"function", function.name}, {"error", error.text}});
+}
+
 void PluginSet::StopOne(Instance* instance) {
   if (!instance->is_started) return;
   if (instance->section->kind == "auth") services_.authenticator.store(nullptr);
-  if (instance->plugin == observer_.plugin) services_.observer.store(nullptr);
-  instance->plugin->stop(instance->plugin);
+  if (instance == observer_instance_) services_.observer.store(nullptr);
+  if (instance->check != nullptr) instance->check->BeforeStop();
+  End(*instance, kStop, instance->plugin->stop);
+  if (instance->check != nullptr) instance->check->AfterStop();
   instance->is_started = false;
 }
 
@@ -254,10 +311,11 @@ void PluginSet::Stop() {
 
 void PluginSet::DestroyAll() {
   for (auto instance = instances_.rbegin(); instance != instances_.rend(); ++instance) {
-    if (instance->plugin != nullptr) instance->plugin->destroy(instance->plugin);
+    if (instance->plugin != nullptr) End(*instance, kDestroy, instance->plugin->destroy);
     instance->plugin = nullptr;
   }
   store_.plugin = log_.plugin = transport_.plugin = authenticator_.plugin = observer_.plugin = nullptr;
+  observer_instance_ = nullptr;
 }
 
 }  // namespace keyway

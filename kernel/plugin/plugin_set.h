@@ -19,6 +19,7 @@
 
 #include "absl/status/status.h"
 #include "kernel/config/config.h"
+#include "kernel/plugin/check/checker.h"
 #include "kernel/plugin/host_services.h"
 #include "kernel/plugin/loader.h"
 #include "kernel/plugin/tables.h"
@@ -49,10 +50,13 @@ class PluginSet {
 
   // [i] belongs to config.plugins[i]; complete after a Load() without errors.
   std::vector<Options> PluginOptions() const;
+  // The plugins and their options as JSON: see inventory.h.
+  std::string Inventory() const;
   // What all [[api]] sections name in their option `listen`: the client URLs of this node.
   std::vector<std::string> ListenClientUrls() const;
 
-  // Complete after Start(), until Stop().
+  // Complete after Start(), until Stop(). At [check] level off these are the plugins' own instances and
+  // completed tables, at the other levels wrappers around them (kernel/plugin/check).
   const Role<kw_kv_store>& store() const { return store_; }
   const Role<kw_log_store>& log() const { return log_; }
   const Role<kw_transport>& transport() const { return transport_; }
@@ -62,6 +66,7 @@ class PluginSet {
     const PluginSection* section = nullptr;
     const kw_descriptor* descriptor = nullptr;
     Options options;
+    std::unique_ptr<check::InstanceCheck> check;  // NULL at level off.
     std::unique_ptr<PluginHost> host;
     kw_plugin* plugin = nullptr;
     bool is_started = false;
@@ -75,18 +80,21 @@ class PluginSet {
   absl::Status StartOne(Instance* instance);
   absl::Status TakeTables(Instance* instance);
   void Publish(const Instance& instance);
+  void End(const Instance& instance, const check::Function& function, void (*end)(kw_plugin* plugin));
   void StopOne(Instance* instance);
   void DestroyAll();
 
   const Config& config_;
   PluginLoader& loader_;
   NodeServices& services_;
-  std::vector<Instance> instances_;  // In starting order; fixed after Load().
+  std::unique_ptr<check::Checker> checker_;  // NULL at level off.
+  std::vector<Instance> instances_;          // In starting order; fixed after Load().
   Role<kw_kv_store> store_;
   Role<kw_log_store> log_;
   Role<kw_transport> transport_;
   Role<kw_authenticator> authenticator_;
   Role<kw_observer> observer_;
+  const Instance* observer_instance_ = nullptr;
 };
 
 }  // namespace keyway

@@ -225,6 +225,35 @@ TEST_F(PluginSetTest, AbsentOptionalFunctionAnswersUnimplemented) {
   EXPECT_EQ(set.store().table.reclaim(nullptr, nullptr), KW_UNIMPLEMENTED);
 }
 
+// What it costs when it is off: nothing is between the kernel and the plugin.
+TEST_F(PluginSetTest, CheckLevelOffGivesThePluginsOwnTables) {
+  PluginSet& set = Load(std::string(kAll) + "[check]\nlevel = \"off\"\n");
+  ASSERT_TRUE(set.Create().ok());
+  ASSERT_TRUE(set.Start().ok());
+
+  const auto& own = *static_cast<const kw_log_store*>(TableOf("r-log"));
+  EXPECT_EQ(set.log().table.append, own.append);
+  EXPECT_EQ(set.log().table.read, own.read);
+  EXPECT_EQ(Self(set.log().plugin).name, "r-log");
+  EXPECT_EQ(set.transport().table.send, static_cast<const kw_transport*>(TableOf("r-transport"))->send);
+  EXPECT_EQ(set.store().table.get, static_cast<const kw_kv_store*>(TableOf("r-storage"))->get);
+  services_.kernel = &kernel_;
+  EXPECT_EQ(last_host->get(last_host, KW_KERNEL), &kernel_);
+}
+
+TEST_F(PluginSetTest, OtherCheckLevelsPutAWrapperBetween) {
+  for (const char* level : {"cheap", "full"}) {
+    PluginSet& set = Load(std::string(kAll) + "[check]\nlevel = \"" + level + "\"\n");
+    ASSERT_TRUE(set.Create().ok());
+    ASSERT_TRUE(set.Start().ok());
+
+    EXPECT_NE(set.log().table.append, static_cast<const kw_log_store*>(TableOf("r-log"))->append);
+    kw_error error = {.size = sizeof(kw_error)};
+    EXPECT_EQ(set.store().table.sync(set.store().plugin, &error), KW_OK);
+    set.Stop();
+  }
+}
+
 TEST_F(PluginSetTest, AbsentMandatoryFunctionIsRefusedByName) {
   lacks_function = "r-log";
 
@@ -263,7 +292,7 @@ TEST_F(PluginSetTest, ExceptionFromStartIsAFailureOfThatPlugin) {
 
   EXPECT_EQ(Text(set.Start()),
             "plugin r-storage ([storage], keyway.toml:15): did not start: INTERNAL: it threw an "
-            "exception, which the ABI forbids");
+            "exception, which the ABI forbids (rule no-exception): oops");
 }
 
 TEST_F(PluginSetTest, AllLoadErrorsAreReportedTogether) {
@@ -299,7 +328,7 @@ TEST_F(PluginSetTest, ServicesAreGrantedByNeedOnly) {
   EXPECT_EQ(api_host->get(api_host, KW_LOG), nullptr);
   EXPECT_EQ(api_host->get(api_host, KW_KERNEL), nullptr) << "there is no kernel yet";
   services_.kernel = &kernel_;
-  EXPECT_EQ(api_host->get(api_host, KW_KERNEL), &kernel_);
+  EXPECT_NE(api_host->get(api_host, KW_KERNEL), nullptr);
 
   const auto* identity = static_cast<const kw_identity*>(api_host->get(api_host, KW_IDENTITY));
   kw_evidence evidence = {.size = sizeof(kw_evidence)};
@@ -339,6 +368,17 @@ TEST_F(PluginSetTest, LoadedFixtureRuns) {
 
   ASSERT_TRUE(set.Create().ok());
   EXPECT_TRUE(set.Start().ok());
+}
+
+TEST_F(PluginSetTest, LoadedFixtureThrows) {
+  EXPECT_EQ(Text(Load(std::string(kWithFixture) + "fixture-throws-create\"\n").Create()),
+            "plugin fixture-throws-create ([metrics], keyway.toml:12): cannot be created: INTERNAL: it threw "
+            "an exception, which the ABI forbids (rule no-exception): thrown by create");
+  PluginSet& set = Load(std::string(kWithFixture) + "fixture-throws-start\"\n");
+  ASSERT_TRUE(set.Create().ok());
+  EXPECT_EQ(Text(set.Start()),
+            "plugin fixture-throws-start ([metrics], keyway.toml:12): did not start: INTERNAL: it threw an "
+            "exception, which the ABI forbids (rule no-exception): thrown by start");
 }
 
 TEST_F(PluginSetTest, LoadedFixtureFailsToStart) {

@@ -11,6 +11,7 @@
 #include <algorithm>
 #include <cerrno>
 #include <cstring>
+#include <utility>
 #include <vector>
 
 #include "http1.h"
@@ -31,8 +32,7 @@ struct Connection::Identification final : Posted {
   kw_completion completion = {};
   kw_evidence evidence = {};
   kw_principal principal = {};
-  std::string leaf;
-  std::string chain;
+  tls::Evidence shown;
   std::string address;
   IoThread* io = nullptr;
   Connection* maybe_connection = nullptr;
@@ -55,14 +55,33 @@ struct Connection::Identification final : Posted {
   }
 };
 
-Connection::Connection(IoThread* io, int fd, bool is_tls, std::string address)
+Arrival::~Arrival() {
+  if (maybe_ssl != nullptr) SSL_free(maybe_ssl);
+  if (fd < 0) return;
+  close(fd);
+  server->connection_count.fetch_sub(1, std::memory_order_relaxed);
+  server->metrics.connections.Subtract();
+}
+
+void Arrival::Run(Posted* posted, IoThread* io) {
+  const std::unique_ptr<Arrival> arrival(static_cast<Arrival*>(posted));
+  io->Adopt(std::make_unique<Connection>(io, arrival.get()));
+}
+
+Connection::Connection(IoThread* io, Arrival* arrival)
     : io_(io),
-      fd_(fd),
-      is_tls_(is_tls),
-      address_(std::move(address)),
-      phase_(is_tls ? Phase::kHandshake : Phase::kPreface) {
+      fd_(std::exchange(arrival->fd, -1)),
+      is_tls_(arrival->is_tls),
+      address_(std::move(arrival->address)),
+      ssl_(std::exchange(arrival->maybe_ssl, nullptr)),
+      phase_(is_tls_ && ssl_ == nullptr ? Phase::kHandshake : Phase::kPreface),
+      principal_(std::move(arrival->principal)),
+      identity_status_(std::move(arrival->identity_status)),
+      generation_(arrival->generation) {
   deadline_.connection = this;
-  deadline_.fire = [](TimerWheel::Timer* timer) { static_cast<DeadlineTimer*>(timer)->connection->Close(); };
+  deadline_.fire = [](TimerWheel::Timer* timer) {
+    static_cast<DeadlineTimer*>(timer)->connection->OnDeadline();
+  };
 }
 
 Connection::~Connection() {
@@ -70,19 +89,23 @@ Connection::~Connection() {
   io_->timers().Clear(&deadline_);
   if (maybe_identification_ != nullptr) maybe_identification_->maybe_connection = nullptr;
   if (ssl_ != nullptr) SSL_free(ssl_);
+  if (fd_ < 0) return;  // Handed over.
   close(fd_);
   io_->server().connection_count.fetch_sub(1, std::memory_order_relaxed);
   io_->server().metrics.connections.Subtract();
 }
 
 bool Connection::Start() {
-  if (is_tls_) {
-    ssl_ = io_->server().tls == nullptr ? nullptr : io_->server().tls->NewSession(fd_);
-    if (ssl_ == nullptr) return false;
+  if (phase_ == Phase::kHandshake) {
+    if (io_->server().tls == nullptr) return false;
+  } else if (ssl_ != nullptr) {
+    has_certificate_ = SSL_get0_peer_certificate(ssl_) != nullptr;
+    has_more_to_read_ = true;  // What OpenSSL may hold, epoll does not know of.
+    io_->MarkDirty(this);
   }
   interest_ = EPOLLIN | EPOLLRDHUP;
   if (!io_->Poll(fd_, interest_, this)) return false;
-  SetDeadline(io_->now_ns() + kHandshakeDeadlineNs);
+  SetDeadline(io_->now_ns() + io_->server().options.handshake_timeout_ns);
   return true;
 }
 
@@ -99,6 +122,18 @@ void Connection::Close() {
   is_closed_ = true;
   io_->timers().Clear(&deadline_);
   io_->Retire(this);
+}
+
+void Connection::OnDeadline() {
+  if (is_in_handshake()) {
+    io_->server().tls->NoteRefusal(tls::Refusal::kTimeout, address_, "no TLS handshake in time");
+  }
+  Close();
+}
+
+void Connection::Evict() {
+  io_->server().tls->NoteEviction();
+  Close();
 }
 
 ssize_t Connection::TlsResult(int result) {
@@ -136,19 +171,29 @@ ssize_t Connection::Write(const uint8_t* bytes, size_t count) {
 
 void Connection::OnEvents(uint32_t events) {
   if (is_closed_) return;
+  if (phase_ == Phase::kHandshake) {
+    // Nothing is computed for who has left, and not too much at once: first the ones in the queue of the
+    // listener may take the slots of older ones.
+    if ((events & (EPOLLRDHUP | EPOLLHUP | EPOLLERR)) != 0) {
+      Close();
+    } else if (io_->TakeHandshakeStep()) {
+      OnReadable();
+    }
+    return;
+  }
   if ((events & EPOLLOUT) != 0) {
     is_write_blocked_ = false;
     wants_write_for_tls_ = false;
     io_->MarkDirty(this);
   }
-  if ((events & (EPOLLIN | EPOLLRDHUP | EPOLLHUP | EPOLLERR)) != 0 || phase_ == Phase::kHandshake) {
+  if ((events & (EPOLLIN | EPOLLRDHUP | EPOLLHUP | EPOLLERR)) != 0) {
     OnReadable();
   }
 }
 
 void Connection::OnReadable() {
   if (phase_ == Phase::kHandshake) Handshake();
-  if (is_closed_ || phase_ == Phase::kHandshake || phase_ == Phase::kAuthenticate) return;
+  if (is_closed_ || is_in_handshake()) return;
   std::vector<uint8_t>& buffer = io_->read_buffer();
   for (int i = 0; i < kReadsPerTurnMax; ++i) {
     const ssize_t count = Read(buffer.data(), buffer.size());
@@ -166,42 +211,64 @@ void Connection::OnReadable() {
     if (ssl_ == nullptr && static_cast<size_t>(count) < buffer.size()) return;
   }
   // OpenSSL may hold bytes that epoll does not know of.
-  has_more_to_read_ = ssl_ != nullptr && SSL_pending(ssl_) > 0;
+  has_more_to_read_ = ssl_ != nullptr && SSL_has_pending(ssl_) != 0;
 }
 
 void Connection::Handshake() {
+  // Made only now: one that is pushed out before its first bytes has cost no memory.
+  if (ssl_ == nullptr) ssl_ = io_->server().tls->NewSession(fd_);
+  if (ssl_ == nullptr) {
+    Close();
+    return;
+  }
+  ERR_clear_error();
   const int result = SSL_do_handshake(ssl_);
   if (result != 1) {
-    if (TlsResult(result) < 0) {
-      Close();
-    } else {
+    const int error = SSL_get_error(ssl_, result);
+    if (error == SSL_ERROR_WANT_READ || error == SSL_ERROR_WANT_WRITE) {
+      wants_write_for_tls_ = error == SSL_ERROR_WANT_WRITE;
       UpdateInterest();
+      return;
     }
+    const bool is_gone =
+        ERR_peek_error() == 0 || ERR_GET_REASON(ERR_peek_last_error()) == SSL_R_UNEXPECTED_EOF_WHILE_READING;
+    const tls::Failure failure = tls::FailureOf(ssl_);
+    if (!is_gone) io_->server().tls->NoteRefusal(failure.refusal, address_, failure.text);
+    Close();
     return;
   }
-  Authenticate();
+  has_certificate_ = SSL_get0_peer_certificate(ssl_) != nullptr;
+  if (!has_certificate_ || io_->server().identity == nullptr) {
+    generation_ = io_->server().tls->generation();
+    HandOver();
+    return;
+  }
+  phase_ = Phase::kAuthenticate;
+  if (AskAuthenticator()) UpdateInterest();
 }
 
-void Connection::Authenticate() {
-  X509* const leaf = SSL_get1_peer_certificate(ssl_);
-  if (leaf == nullptr || io_->server().identity == nullptr) {
-    X509_free(leaf);
-    phase_ = Phase::kPreface;
-    return;
-  }
-  const auto append = [](X509* certificate, std::string* out) {
-    unsigned char* der = nullptr;
-    const int bytes = i2d_X509(certificate, &der);
-    if (bytes > 0) out->append(reinterpret_cast<const char*>(der), static_cast<size_t>(bytes));
-    OPENSSL_free(der);
-  };
+// The socket and the session go to a thread that serves; this object ends.
+void Connection::HandOver() {
+  auto* const arrival = new Arrival();
+  arrival->run = &Arrival::Run;
+  arrival->server = &io_->server();
+  io_->Unpoll(fd_);
+  arrival->fd = std::exchange(fd_, -1);
+  arrival->is_tls = true;
+  arrival->address = address_;
+  arrival->maybe_ssl = std::exchange(ssl_, nullptr);
+  arrival->principal = std::move(principal_);
+  arrival->identity_status = identity_status_;
+  arrival->generation = generation_;
+  Close();
+  io_->NextServingThread()->Post(arrival);
+}
+
+// False if the answer came, and was handled, at once.
+bool Connection::AskAuthenticator() {
   auto* const question = new Identification();
-  append(leaf, &question->leaf);
-  X509_free(leaf);
-  STACK_OF(X509)* const chain = SSL_get_peer_cert_chain(ssl_);  // On a server: without the leaf.
-  for (int i = 0; chain != nullptr && i < sk_X509_num(chain); ++i) {
-    append(sk_X509_value(chain, i), &question->chain);
-  }
+  generation_ = io_->server().tls->generation();
+  question->shown = tls::EvidenceOf(ssl_);
   question->address = address_;
   question->io = io_;
   question->maybe_connection = this;
@@ -212,35 +279,42 @@ void Connection::Authenticate() {
   question->evidence.size = sizeof question->evidence;
   question->evidence.kind = KW_EVIDENCE_X509;
   question->evidence.role = Slice("client");
-  question->evidence.primary = Slice(question->leaf);
-  question->evidence.secondary = Slice(question->chain);
+  question->evidence.primary = Slice(question->shown.leaf);
+  question->evidence.secondary = Slice(question->shown.chain);
   question->evidence.address = Slice(question->address);
   maybe_identification_ = question;
-  phase_ = Phase::kAuthenticate;
   io_->AddOutstanding();
   const int32_t code = io_->server().identity->authenticate(io_->server().host, &question->evidence,
                                                             &question->principal, &question->completion);
-  if (code == KW_PENDING) {
-    UpdateInterest();
-    return;
-  }
+  if (code == KW_PENDING) return true;
   question->code = code;
   question->text = code == KW_OK ? "" : "client certificate not accepted";
   Identification::Run(question, io_);
+  return false;
+}
+
+void Connection::Reauthenticate() {
+  if (is_closed_ || maybe_identification_ != nullptr || !has_certificate_) return;
+  AskAuthenticator();
 }
 
 void Connection::OnIdentified(int32_t code, std::string_view principal, std::string_view text) {
   if (is_closed_) return;
+  const bool is_first = phase_ == Phase::kAuthenticate;
   if (code == KW_OK) {
     principal_ = principal;
+    identity_status_ = {};
   } else {
     identity_status_ = {code, std::string(text)};
-    io_->server().log.Warn("client_not_identified", {{"address", address_}, {"reason", text}});
+    io_->server().tls->NoteRefusal(tls::RefusalOfText(text), address_, text);
   }
-  phase_ = Phase::kPreface;
-  has_more_to_read_ = true;
-  UpdateInterest();
-  io_->MarkDirty(this);
+  if (is_first) {
+    HandOver();
+  } else if (code != KW_OK) {
+    Close();
+  } else if (generation_ != io_->server().tls->generation()) {
+    io_->QueueReauthentication(this);
+  }
 }
 
 void Connection::Consume(const uint8_t* bytes, size_t count) {
@@ -258,7 +332,7 @@ void Connection::Consume(const uint8_t* bytes, size_t count) {
     SetDeadline(0);
     protocol_ = std::make_unique<Http2Session>(this);
   } else {
-    SetDeadline(io_->now_ns() + kHandshakeDeadlineNs);
+    SetDeadline(io_->now_ns() + kHttp1DeadlineNs);
     protocol_ = std::make_unique<Http1>(this);
   }
   if (!protocol_->Receive(preface_.data(), preface_.size())) EndReading();
@@ -269,7 +343,7 @@ void Connection::Consume(const uint8_t* bytes, size_t count) {
 void Connection::EndReading() {
   if (is_read_over_) return;
   is_read_over_ = true;
-  SetDeadline(io_->now_ns() + kHandshakeDeadlineNs);
+  SetDeadline(io_->now_ns() + kHttp1DeadlineNs);
 }
 
 void Connection::Flush() {

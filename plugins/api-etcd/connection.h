@@ -1,10 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// One client connection: the socket, TLS, who is at the other end, and which protocol it speaks.
+// One client connection: the socket, TLS, who is at the other end, and which protocol it speaks. With
+// TLS it lives twice: until its handshake and authentication are over on the thread of the handshakes,
+// then, as a new object around the same socket and session, on the one that serves it.
 #pragma once
 
 #include <openssl/ssl.h>
 
+#include <list>
 #include <memory>
 #include <string>
 
@@ -28,10 +31,27 @@ class Protocol {
   virtual bool IsFinished() const = 0;
 };
 
+// A socket on its way to the thread that goes on with it.
+struct Arrival final : Posted {
+  ~Arrival();
+  static void Run(Posted* posted, IoThread* io);
+
+  Server* server = nullptr;
+  int fd = -1;
+  bool is_tls = false;
+  std::string address;
+  // After a handshake:
+  SSL* maybe_ssl = nullptr;
+  std::string principal;
+  Status identity_status;
+  uint64_t generation = 0;  // Of the TLS material that it was authenticated under.
+};
+
 // Of one I/O thread.
 class Connection final : public Pollable {
  public:
-  Connection(IoThread* io, int fd, bool is_tls, std::string address);
+  // Takes what `arrival` holds.
+  Connection(IoThread* io, Arrival* arrival);
   ~Connection();
   Connection(const Connection&) = delete;
   Connection& operator=(const Connection&) = delete;
@@ -42,7 +62,14 @@ class Connection final : public Pollable {
   void Drain();
   // Ends it now; destroyed at the end of the turn.
   void Close();
+  // Unfinished, and a newer handshake needs its place.
+  void Evict();
+  // Asks the authenticator again about the certificate; a refusal closes the connection.
+  void Reauthenticate();
 
+  bool is_in_handshake() const { return phase_ == Phase::kHandshake || phase_ == Phase::kAuthenticate; }
+  uint64_t generation() const { return generation_; }
+  bool has_certificate() const { return has_certificate_; }
   IoThread* io() { return io_; }
   Buffer& out() { return out_; }
   kw_slice principal() const { return Slice(principal_); }
@@ -51,7 +78,11 @@ class Connection final : public Pollable {
   // (Re)sets the connection's one deadline; 0: none. When it passes, the connection is closed.
   void SetDeadline(uint64_t at_ns);
 
-  bool is_dirty = false;  // of the loop
+  // Of the loop.
+  bool is_dirty = false;
+  bool is_to_reauthenticate = false;
+  std::list<Connection*>::iterator handshake_slot;
+  bool has_handshake_slot = false;
 
  private:
   enum class Phase { kHandshake, kAuthenticate, kPreface, kServing };
@@ -59,7 +90,9 @@ class Connection final : public Pollable {
 
   void OnReadable();
   void Handshake();
-  void Authenticate();
+  void OnDeadline();
+  bool AskAuthenticator();
+  void HandOver();
   void OnIdentified(int32_t code, std::string_view principal, std::string_view text);
   void Consume(const uint8_t* bytes, size_t count);
   void EndReading();
@@ -70,7 +103,7 @@ class Connection final : public Pollable {
   void UpdateInterest();
 
   IoThread* const io_;
-  const int fd_;
+  int fd_;
   const bool is_tls_;
   const std::string address_;
   SSL* ssl_ = nullptr;
@@ -81,6 +114,8 @@ class Connection final : public Pollable {
   std::string principal_;
   Status identity_status_;
   Identification* maybe_identification_ = nullptr;
+  uint64_t generation_ = 0;
+  bool has_certificate_ = false;
   uint32_t interest_ = 0;
   bool is_closed_ = false;
   bool is_draining_ = false;

@@ -167,7 +167,7 @@ void Http1::Write(const HttpResponse& response) {
   if (!is_head_only_) connection_->out().Append(response.body);
   if (!keeps_alive_) is_closing_ = true;
   connection_->SetDeadline(connection_->io()->now_ns() +
-                           (is_closing_ ? kHandshakeDeadlineNs : kIdleHttp1DeadlineNs));
+                           (is_closing_ ? kHttp1DeadlineNs : kIdleHttp1DeadlineNs));
 }
 
 }  // namespace keyway::api_etcd

@@ -96,12 +96,13 @@ void HttpQuery::Start(std::string_view method, std::string_view target) {
   const auto is_under = [&](std::string_view root) {
     return path == root || (path.starts_with(root) && path[root.size()] == '/');
   };
-  const bool is_known = path == "/health" || path == "/version" || path == "/metrics" || is_under("/livez") ||
-                        is_under("/readyz");
+  const bool is_known = path == "/health" || path == "/version" || path == "/metrics" ||
+                        path == "/keyway/plugins" || is_under("/livez") || is_under("/readyz");
   if (!is_known) return exchange_->Respond(NotFound());
   if (path == "/metrics") return Metrics();  // Any method, as etcd does.
   if (method != "GET") return exchange_->Respond(MethodNotAllowed());
   if (path == "/version") return Version();
+  if (path == "/keyway/plugins") return Plugins();
   if (path == "/health") return StartHealth(query);
   if (is_under("/livez")) return StartChecks("livez", path, query);
   StartChecks("readyz", path, query);
@@ -131,6 +132,17 @@ void HttpQuery::Metrics() {
   } else {
     response.content_type = "text/plain; version=0.0.4; charset=utf-8";
   }
+  exchange_->Respond(std::move(response));
+}
+
+void HttpQuery::Plugins() {
+  const kw_kernel* const kernel = io_->server().kernel;
+  constexpr size_t kEnd = offsetof(kw_kernel, plugins) + sizeof(kernel->plugins);
+  if (kernel->size < kEnd || kernel->plugins == nullptr) return exchange_->Respond(NotFound());
+  HttpResponse response;
+  response.content_type = "application/json";
+  kw_writer writer = {&response.body, &AppendToString};
+  if (kernel->plugins(io_->server().host, &writer) != KW_OK) response.status = 503;
   exchange_->Respond(std::move(response));
 }
 

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// The plain HTTP paths beside gRPC: /health, /livez, /readyz, /version, /metrics. The same over
+// The plain HTTP paths beside gRPC: /health, /livez, /readyz, /version, /metrics, and Keyway's own
+// /keyway/plugins. The same over
 // HTTP/1.1 and HTTP/2.
 #pragma once
 
@@ -55,6 +56,7 @@ class HttpQuery final : public CallOwner {
   void StartChecks(std::string_view root, std::string_view path, std::string_view query);
   void Version();
   void Metrics();
+  void Plugins();
   void NextCheck();
   void ReadKey(bool is_serializable);
   void FinishHealth(std::string_view reason);

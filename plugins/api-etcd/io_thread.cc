@@ -11,6 +11,7 @@
 #include <cerrno>
 #include <csignal>
 #include <cstring>
+#include <utility>
 
 #include "connection.h"
 #include "listener.h"
@@ -20,7 +21,17 @@
 namespace keyway::api_etcd {
 namespace {
 
-constexpr uint64_t kTlsRefreshNs = 2'000'000'000;
+constexpr uint64_t kTlsRefreshNs = 1'000'000'000;
+constexpr size_t kReauthenticationsPerTurn = 32;
+constexpr int kHandshakeStepsPerTurn = 16;
+
+// To a serving thread: the TLS material has changed.
+struct MaterialChanged final : Posted {
+  static void Run(Posted* posted, IoThread* io) {
+    const std::unique_ptr<MaterialChanged> self(static_cast<MaterialChanged*>(posted));
+    io->QueueReauthentications();
+  }
+};
 
 }  // namespace
 
@@ -35,7 +46,8 @@ void Call::Done(kw_request* self, int32_t code, const kw_error* error, kw_reply*
   call->io->Post(call);
 }
 
-IoThread::IoThread(Server* server, uint32_t index) : server_(server), index_(index) {
+IoThread::IoThread(Server* server, uint32_t index, bool is_for_handshakes)
+    : server_(server), index_(index), is_for_handshakes_(is_for_handshakes) {
   watch_sink_.self = this;
   watch_sink_.deliver = &IoThread::DeliverThunk;
   read_buffer_.resize(64 << 10);
@@ -117,14 +129,59 @@ void IoThread::Repoll(int fd, uint32_t events, Pollable* pollable) {
   epoll_ctl(epoll_fd_, EPOLL_CTL_MOD, fd, &event);
 }
 
+void IoThread::Unpoll(int fd) { epoll_ctl(epoll_fd_, EPOLL_CTL_DEL, fd, nullptr); }
+
 void IoThread::AddListener(Listener* listener) { listeners_.push_back(listener); }
 
 void IoThread::Adopt(std::unique_ptr<Connection> connection) {
   Connection* const raw = connection.get();
-  if (is_stopping() || !raw->Start()) return;
+  if (is_stopping() || !raw->Start()) {
+    if (raw->is_dirty) std::erase(dirty_, raw);
+    return;
+  }
   connections_.emplace(raw, std::move(connection));
+  if (!raw->is_in_handshake()) {
+    if (raw->has_certificate() && raw->generation() != server_->tls->generation()) QueueReauthentication(raw);
+    return;
+  }
+  // The oldest one is the least likely to be of somebody who means it.
+  if (handshakes_.size() >= server_->options.handshake_slots) handshakes_.front()->Evict();
+  raw->handshake_slot = handshakes_.insert(handshakes_.end(), raw);
+  raw->has_handshake_slot = true;
 }
-void IoThread::Retire(Connection* connection) { retired_.push_back(connection); }
+void IoThread::Retire(Connection* connection) {
+  FreeHandshakeSlot(connection);
+  retired_.push_back(connection);
+}
+void IoThread::FreeHandshakeSlot(Connection* connection) {
+  if (!std::exchange(connection->has_handshake_slot, false)) return;
+  handshakes_.erase(connection->handshake_slot);
+}
+
+IoThread* IoThread::NextServingThread() {
+  return server_->io_threads[next_serving_++ % server_->io_threads.size()];
+}
+
+void IoThread::QueueReauthentication(Connection* connection) {
+  if (std::exchange(connection->is_to_reauthenticate, true)) return;
+  to_reauthenticate_.push_back(connection);
+}
+void IoThread::QueueReauthentications() {
+  const uint64_t generation = server_->tls->generation();
+  for (const auto& [connection, owner] : connections_) {
+    if (connection->has_certificate() && connection->generation() != generation) {
+      QueueReauthentication(connection);
+    }
+  }
+}
+void IoThread::StepReauthentications() {
+  for (size_t i = 0; i < kReauthenticationsPerTurn && !to_reauthenticate_.empty(); ++i) {
+    Connection* const connection = to_reauthenticate_.back();
+    to_reauthenticate_.pop_back();
+    connection->is_to_reauthenticate = false;
+    connection->Reauthenticate();
+  }
+}
 void IoThread::MarkDirty(Connection* connection) {
   if (connection->is_dirty) return;
   connection->is_dirty = true;
@@ -225,6 +282,7 @@ void IoThread::DestroyRetired() {
     Connection* const connection = retired_.back();
     retired_.pop_back();
     if (connection->is_dirty) std::erase(dirty_, connection);
+    if (connection->is_to_reauthenticate) std::erase(to_reauthenticate_, connection);
     connections_.erase(connection);
   }
 }
@@ -233,7 +291,7 @@ void IoThread::PollOnce() {
   constexpr int kEventsMax = 256;
   epoll_event events[kEventsMax];
   int timeout_ms = timers_.NextMs(now_ns_);
-  if (!dirty_.empty()) timeout_ms = 0;
+  if (!dirty_.empty() || !to_reauthenticate_.empty()) timeout_ms = 0;
   if (timeout_ms != 0) {
     is_asleep_.store(true, std::memory_order_seq_cst);
     if (!posted_.empty() || !deliveries_.empty() ||
@@ -244,6 +302,7 @@ void IoThread::PollOnce() {
   const int count = epoll_wait(epoll_fd_, events, kEventsMax, timeout_ms);
   is_asleep_.store(false, std::memory_order_relaxed);
   now_ns_ = server_->clock.MonoNs();
+  handshake_steps_left_ = kHandshakeStepsPerTurn;
   for (int i = 0; i < count; ++i) {
     auto* const pollable = static_cast<Pollable*>(events[i].data.ptr);
     if (pollable != nullptr) {
@@ -273,11 +332,19 @@ bool IoThread::IsFinished() const {
          deliveries_.empty();
 }
 
-// Asks for new TLS material, now and every few seconds.
+// Asks for new TLS material, now and every second.
 void IoThread::RefreshTls() {
   kw_error error = NoError();
+  const uint64_t generation = server_->tls->generation();
   if (server_->tls->Refresh(&error) != KW_OK) {
     server_->log.Error("tls_refresh_failed", {{"reason", std::string_view(error.text)}});
+  }
+  if (server_->tls->generation() != generation) {
+    for (IoThread* thread : server_->io_threads) {
+      auto* const changed = new MaterialChanged();
+      changed->run = &MaterialChanged::Run;
+      thread->Post(changed);
+    }
   }
   tls_timer_.io = this;
   tls_timer_.fire = [](TimerWheel::Timer* timer) { static_cast<TlsTimer*>(timer)->io->RefreshTls(); };
@@ -285,16 +352,18 @@ void IoThread::RefreshTls() {
 }
 
 void IoThread::Run() {
-  pthread_setname_np(pthread_self(), ("api-etcd/" + std::to_string(index_)).c_str());
+  pthread_setname_np(pthread_self(),
+                     is_for_handshakes_ ? "api-etcd/tls" : ("api-etcd/" + std::to_string(index_)).c_str());
   // Wakes the loop while it drains, so that the deadline is seen.
   TimerWheel::Timer stop_tick;
   stop_tick.fire = [](TimerWheel::Timer*) {};
-  if (index_ == 0 && server_->tls != nullptr) RefreshTls();
+  if (is_for_handshakes_) RefreshTls();
   while (!IsFinished()) {
     PollOnce();
     DrainPosted();
     DrainDeliveries();
     timers_.Advance(now_ns_);
+    if (!to_reauthenticate_.empty()) StepReauthentications();
     StepStop();
     if (stop_phase_ != 0 && !stop_tick.is_set()) timers_.Set(&stop_tick, now_ns_ + 10'000'000);
     SubmitBatch();

@@ -6,6 +6,7 @@
 #pragma once
 
 #include <atomic>
+#include <list>
 #include <memory>
 #include <thread>
 #include <unordered_map>
@@ -63,7 +64,8 @@ class HandOver {
 
 class IoThread {
  public:
-  IoThread(Server* server, uint32_t index);
+  // `is_for_handshakes`: takes TLS connections from accept() to the end of their authentication.
+  IoThread(Server* server, uint32_t index, bool is_for_handshakes = false);
   ~IoThread();
 
   // [control]
@@ -93,6 +95,15 @@ class IoThread {
   void AddListener(Listener* listener);
   bool Poll(int fd, uint32_t events, Pollable* pollable);
   void Repoll(int fd, uint32_t events, Pollable* pollable);
+  void Unpoll(int fd);
+  // False: enough handshakes for this turn; epoll tells of the connection again.
+  bool TakeHandshakeStep() { return handshake_steps_left_-- > 0; }
+  // Where a connection whose handshake is over goes.
+  IoThread* NextServingThread();
+  // The connection's certificate is checked again, a few connections a turn.
+  void QueueReauthentication(Connection* connection);
+  // All that were authenticated under older TLS material.
+  void QueueReauthentications();
 
   Call* NewCall(CallOwner* owner, Rpc rpc);
   void FreeCall(Call* call);
@@ -124,10 +135,13 @@ class IoThread {
   void DestroyRetired();
   void StepStop();
   void RefreshTls();
+  void StepReauthentications();
+  void FreeHandshakeSlot(Connection* connection);
   bool IsFinished() const;
 
   Server* const server_;
   const uint32_t index_;
+  const bool is_for_handshakes_;
   int epoll_fd_ = -1;
   int event_fd_ = -1;
   std::thread thread_;
@@ -157,6 +171,10 @@ class IoThread {
   std::vector<Connection*> flushing_;
   std::unordered_map<Connection*, std::unique_ptr<Connection>> connections_;
   std::vector<Connection*> retired_;
+  std::vector<Connection*> to_reauthenticate_;  // The last one is next.
+  std::list<Connection*> handshakes_;           // Unfinished ones, the oldest first.
+  int handshake_steps_left_ = 0;
+  size_t next_serving_ = 0;
   std::vector<Listener*> listeners_;
   std::vector<Call*> free_calls_;
   std::unordered_map<uint64_t, WatchStream*> watch_streams_;

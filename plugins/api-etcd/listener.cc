@@ -4,7 +4,6 @@
 #include "listener.h"
 
 #include <arpa/inet.h>
-#include <netdb.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <sys/epoll.h>
@@ -13,25 +12,15 @@
 #include <unistd.h>
 
 #include <cerrno>
+#include <charconv>
 #include <cstring>
+#include <utility>
 
 #include "connection.h"
+#include "keyway/resolve.hpp"
 
 namespace keyway::api_etcd {
 namespace {
-
-// A socket on its way from the accepting thread to the one that serves it.
-struct Accepted final : Posted {
-  Server* server = nullptr;
-  int fd = -1;
-  bool is_tls = false;
-  std::string address;
-
-  static void Run(Posted* posted, IoThread* io) {
-    const std::unique_ptr<Accepted> accepted(static_cast<Accepted*>(posted));
-    io->Adopt(std::make_unique<Connection>(io, accepted->fd, accepted->is_tls, std::move(accepted->address)));
-  }
-};
 
 std::string AddressText(const sockaddr_storage& address) {
   char text[INET6_ADDRSTRLEN] = "";
@@ -100,47 +89,50 @@ int32_t Listener::BindTcp(const std::string& address, kw_error* error) {
   if (host.size() > 2 && host.front() == '[' && host.back() == ']') {
     host = host.substr(1, host.size() - 2);
   }
-  addrinfo hints = {};
-  hints.ai_family = AF_UNSPEC;
-  hints.ai_socktype = SOCK_STREAM;
-  hints.ai_flags = AI_PASSIVE | AI_NUMERICSERV;
-  addrinfo* found = nullptr;
-  const int failure = getaddrinfo(host.empty() ? nullptr : host.c_str(), port.c_str(), &hints, &found);
-  if (failure != 0) {
+  uint16_t port_number = 0;
+  const auto parsed = std::from_chars(port.data(), port.data() + port.size(), port_number);
+  if (parsed.ec != std::errc() || parsed.ptr != port.data() + port.size()) {
     return FailDetail(error, KW_INVALID_ARGUMENT, KW_DETAIL_BAD_CONFIG, "listen \"", url_,
-                      "\": ", gai_strerror(failure));
+                      "\": the port is not a number in 0..65535");
+  }
+  std::string why;
+  const std::vector<ResolvedAddress> found = ResolveHost(host.empty() ? "0.0.0.0" : host, port_number, &why);
+  if (found.empty()) {
+    return FailDetail(error, KW_INVALID_ARGUMENT, KW_DETAIL_BAD_CONFIG, "listen \"", url_, "\": host \"",
+                      host, "\": ", std::string_view(why));
   }
   int last_errno = 0;
-  for (const addrinfo* at = found; at != nullptr && fd_ < 0; at = at->ai_next) {
-    const int fd = socket(at->ai_family, at->ai_socktype | SOCK_NONBLOCK | SOCK_CLOEXEC, at->ai_protocol);
+  for (size_t i = 0; i < found.size() && fd_ < 0; ++i) {
+    const int fd = socket(found[i].storage.ss_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
     if (fd < 0) {
       last_errno = errno;
       continue;
     }
     const int on = 1;
     setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);
-    if (bind(fd, at->ai_addr, at->ai_addrlen) == 0 && listen(fd, 1024) == 0) {
+    if (bind(fd, reinterpret_cast<const sockaddr*>(&found[i].storage), found[i].size) == 0 &&
+        listen(fd, 1024) == 0) {
       fd_ = fd;
     } else {
       last_errno = errno;
       close(fd);
     }
   }
-  freeaddrinfo(found);
   if (fd_ < 0) {
     return Fail(error, KW_UNAVAILABLE, "listen ", url_, ": ", std::strerror(last_errno));
   }
   return KW_OK;
 }
 
-void Listener::Attach(const std::vector<std::unique_ptr<IoThread>>& threads) {
-  for (const auto& thread : threads) threads_.push_back(thread.get());
-  threads_[0]->AddListener(this);
+void Listener::Attach(IoThread* accepting, std::vector<IoThread*> serving) {
+  accepting_ = accepting;
+  threads_ = std::move(serving);
+  accepting_->AddListener(this);
 }
 
 void Listener::Close() {
   if (fd_ < 0) return;
-  if (!threads_.empty()) threads_[0]->timers().Clear(&pause_);
+  if (accepting_ != nullptr) accepting_->timers().Clear(&pause_);
   close(fd_);
   fd_ = -1;
   if (!unix_path_.empty()) unlink(unix_path_.c_str());
@@ -148,17 +140,18 @@ void Listener::Close() {
 
 // Out of file descriptors or memory: leaves the queue alone for a moment.
 void Listener::Pause() {
-  threads_[0]->Repoll(fd_, 0, this);
+  accepting_->Repoll(fd_, 0, this);
   pause_.listener = this;
   pause_.fire = [](TimerWheel::Timer* timer) {
     Listener* const self = static_cast<PauseTimer*>(timer)->listener;
-    self->threads_[0]->Repoll(self->fd_, EPOLLIN, self);
+    self->accepting_->Repoll(self->fd_, EPOLLIN, self);
   };
-  threads_[0]->timers().Set(&pause_, threads_[0]->now_ns() + 100'000'000);
+  accepting_->timers().Set(&pause_, accepting_->now_ns() + 100'000'000);
 }
 
 void Listener::OnEvents(uint32_t) {
-  for (uint32_t i = 0; i < kAcceptsPerTurnMax && fd_ >= 0; ++i) {
+  const uint32_t accepts_max = is_tls_ ? kTlsAcceptsPerTurnMax : kAcceptsPerTurnMax;
+  for (uint32_t i = 0; i < accepts_max && fd_ >= 0; ++i) {
     sockaddr_storage address = {};
     socklen_t address_bytes = sizeof address;
     const int fd =
@@ -184,15 +177,15 @@ void Listener::OnEvents(uint32_t) {
     }
     server_->connection_count.fetch_add(1, std::memory_order_relaxed);
     server_->metrics.connections.Add();
-    auto* const accepted = new Accepted();
-    accepted->run = &Accepted::Run;
+    auto* const accepted = new Arrival();
+    accepted->run = &Arrival::Run;
     accepted->server = server_;
     accepted->fd = fd;
     accepted->is_tls = is_tls_;
     accepted->address = is_unix_ ? "unix" : AddressText(address);
     IoThread* const thread = threads_[next_thread_++ % threads_.size()];
-    if (thread == threads_[0]) {
-      Accepted::Run(accepted, thread);
+    if (thread == accepting_) {
+      Arrival::Run(accepted, thread);
     } else {
       thread->Post(accepted);
     }

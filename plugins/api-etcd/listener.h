@@ -20,15 +20,16 @@ class Listener final : public Pollable {
 
   int fd() const { return fd_; }
   bool is_tls() const { return is_tls_; }
-  // The first thread polls it.
-  void Attach(const std::vector<std::unique_ptr<IoThread>>& threads);
+  // `accepting` polls it and deals the sockets to `serving` in turn; the two are the same for TLS.
+  void Attach(IoThread* accepting, std::vector<IoThread*> serving);
 
-  // ---- on the first I/O thread ---------------------------------------------------------------
+  // ---- on the accepting thread ---------------------------------------------------------------
   void OnEvents(uint32_t events) override;
   void Close();
 
  private:
   static constexpr uint32_t kAcceptsPerTurnMax = 64;
+  static constexpr uint32_t kTlsAcceptsPerTurnMax = 1024;  // The queue of the socket.
 
   explicit Listener(Server* server) : server_(server) {}
   int32_t BindUnix(const std::string& path, kw_error* error);
@@ -41,6 +42,7 @@ class Listener final : public Pollable {
   int fd_ = -1;
   bool is_tls_ = false;
   bool is_unix_ = false;
+  IoThread* accepting_ = nullptr;
   std::vector<IoThread*> threads_;
   size_t next_thread_ = 0;
   struct PauseTimer : TimerWheel::Timer {

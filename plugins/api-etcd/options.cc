@@ -14,6 +14,10 @@ const kw_config_field kOptionFields[] = {
      "The largest request that is proposed; a message of 512 KiB more is not read at all."},
     {"max_concurrent_streams", "int(1..1000000)", "100000", "Open HTTP/2 streams a connection."},
     {"max_connections", "int(1..1000000)", "20000", "Open client connections; one more is closed at once."},
+    {"handshake_slots", "int(1..65536)", "256",
+     "TLS handshakes at a time; one more ends the oldest that has not finished."},
+    {"handshake_timeout", "duration(100..60000)", "5s",
+     "From the connection to the end of its TLS handshake, and from there to the first bytes of a request."},
     {"watch_progress_notify_interval", "duration(100ms..24h)", "10m",
      "How often an idle watch that asks for it is told the revision."},
     {"watch_buffer_bytes", "bytes(64KiB..256MiB)", "4MiB", "Bytes of events on their way to one watch."},
@@ -31,6 +35,8 @@ Options ReadOptions(const ConfigReader& config) {
   options.max_request_bytes = static_cast<size_t>(config.Int("max_request_bytes", 1572864));
   options.max_concurrent_streams = static_cast<uint32_t>(config.Int("max_concurrent_streams", 100000));
   options.max_connections = static_cast<uint32_t>(config.Int("max_connections", 20000));
+  options.handshake_slots = static_cast<uint32_t>(config.Int("handshake_slots", 256));
+  options.handshake_timeout_ns = static_cast<uint64_t>(config.Int("handshake_timeout", 5000)) * 1'000'000;
   options.watch_progress_notify_interval_ns =
       static_cast<uint64_t>(config.Int("watch_progress_notify_interval", 600000)) * 1'000'000;
   options.watch_buffer_bytes = static_cast<size_t>(config.Int("watch_buffer_bytes", 4 << 20));

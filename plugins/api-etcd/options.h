@@ -17,6 +17,8 @@ struct Options {
   size_t max_request_bytes = 1572864;
   uint32_t max_concurrent_streams = 100000;
   uint32_t max_connections = 20000;
+  uint32_t handshake_slots = 256;
+  uint64_t handshake_timeout_ns = 5'000'000'000;
   uint64_t watch_progress_notify_interval_ns = 600'000'000'000;
   size_t watch_buffer_bytes = 4 << 20;
   uint64_t shutdown_grace_ns = 300'000'000;
@@ -39,7 +41,7 @@ inline constexpr uint32_t kConnectionWindowBytes = 16 << 20;
 inline constexpr size_t kConnectionReceiveBytesMax = 256 << 20;
 inline constexpr size_t kConnectionUnsentBytesMax = 1 << 30;
 inline constexpr size_t kOutputBytesSoft = 256 << 10;
-inline constexpr uint64_t kHandshakeDeadlineNs = 10'000'000'000;
+inline constexpr uint64_t kHttp1DeadlineNs = 10'000'000'000;
 inline constexpr uint64_t kIdleHttp1DeadlineNs = 300'000'000'000;
 inline constexpr uint64_t kAbuseWindowNs = 10'000'000'000;
 inline constexpr uint64_t kResetsMax = 1000;

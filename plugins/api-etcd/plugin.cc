@@ -44,7 +44,9 @@ class ApiPlugin {
     for (const auto& thread : threads_) thread->RequestStop();
     for (const auto& thread : threads_) thread->Join();
     listeners_.clear();
-    threads_.clear();
+    // The one of the handshakes last made sockets for the others.
+    while (!threads_.empty()) threads_.pop_back();
+    server_.io_threads.clear();
   }
 
   static const void* Get(std::string_view interface_id) {
@@ -77,12 +79,26 @@ class ApiPlugin {
     if (has_tls) {
       const int32_t code = tls_.Refresh(error);
       if (code != KW_OK) return code;
+      tls_.Start();
       server_.tls = &tls_;
     }
     for (uint32_t i = 0; i < server_.options.io_threads; ++i) {
       threads_.push_back(std::make_unique<IoThread>(&server_, i));
     }
-    for (const auto& listener : listeners_) listener->Attach(threads_);
+    for (const auto& thread : threads_) server_.io_threads.push_back(thread.get());
+    // Handshakes cost a thousand requests each: they have a thread of their own, which also accepts.
+    IoThread* handshakes = nullptr;
+    if (has_tls) {
+      threads_.push_back(std::make_unique<IoThread>(&server_, server_.options.io_threads, true));
+      handshakes = threads_.back().get();
+    }
+    for (const auto& listener : listeners_) {
+      if (listener->is_tls()) {
+        listener->Attach(handshakes, {handshakes});
+      } else {
+        listener->Attach(threads_[0].get(), server_.io_threads);
+      }
+    }
     // The first one accepts, so it starts last.
     for (size_t i = threads_.size(); i-- > 0;) {
       const int32_t code = threads_[i]->Start(error);

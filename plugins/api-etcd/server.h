@@ -4,6 +4,7 @@
 #pragma once
 
 #include <atomic>
+#include <vector>
 
 #include "keyway/kernel.h"
 #include "options.h"
@@ -11,6 +12,7 @@
 
 namespace keyway::api_etcd {
 
+class IoThread;
 class TlsProvider;
 
 struct Server {
@@ -23,7 +25,8 @@ struct Server {
   Clock clock;
   Logger log;
   ServerMetrics metrics;
-  TlsProvider* tls = nullptr;
+  TlsProvider* tls = nullptr;         // NULL without an https listener.
+  std::vector<IoThread*> io_threads;  // Those that serve; not the one of the handshakes.
   std::atomic<uint32_t> connection_count = 0;
 
   uint64_t leader_id() const { return __atomic_load_n(&state->leader_id, __ATOMIC_RELAXED); }

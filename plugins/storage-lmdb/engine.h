@@ -25,6 +25,7 @@
 #include <thread>
 #include <vector>
 
+#include "keyway/directory.hpp"
 #include "keyway/kv_store.h"
 #include "keyway/plugin.hpp"
 
@@ -123,7 +124,6 @@ class Engine {
   };
 
   // open.cc
-  int32_t LockDirectory(kw_error* error);
   int32_t OpenEnvironment(kw_error* error);
   int32_t OpenTables(kw_error* error);
   int32_t CheckFileSize(kw_error* error);
@@ -152,7 +152,7 @@ class Engine {
   Logger log_;
   Clock clock_;
   Histogram commit_seconds_;
-  int lock_file_ = -1;
+  LockedDirectory lock_;
   int data_file_ = -1;  // For its size.
   MDB_env* environment_ = nullptr;
   MDB_dbi tables_[KW_KV_TABLE_COUNT] = {};

@@ -2,7 +2,6 @@
 //
 // Opening and closing the environment, and what can be told about a damaged file.
 #include <fcntl.h>
-#include <sys/file.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -15,28 +14,6 @@
 #include "file_check.h"
 
 namespace keyway::storage_lmdb {
-namespace {
-
-int MakeDirectories(const std::string& path) {
-  for (size_t at = path.find('/', 1);; at = path.find('/', at + 1)) {
-    const std::string part = path.substr(0, at);
-    if (::mkdir(part.c_str(), 0700) == 0) {
-      const size_t slash = part.find_last_of('/');
-      const std::string parent = slash == std::string::npos ? "." : part.substr(0, slash + 1);
-      const int directory = ::open(parent.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-      if (directory < 0) return errno;
-      const int result = ::fsync(directory) == 0 ? 0 : errno;
-      ::close(directory);
-      if (result != 0) return result;
-    } else if (errno != EEXIST) {
-      return errno;
-    }
-    if (at == std::string::npos) return 0;
-  }
-}
-
-}  // namespace
-
 bool AddressSpaceIsThere(uint64_t bytes) {
   void* address = ::mmap(nullptr, bytes, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
   if (address == MAP_FAILED) return false;
@@ -97,26 +74,6 @@ int32_t Engine::Failed(kw_error* error, const char* call, int result) const {
   }
   return FailDetail(error, code, detail, DataPath(), ": ", call, ": ", std::string_view(mdb_strerror(result)),
                     " (", result, ")");
-}
-
-int32_t Engine::LockDirectory(kw_error* error) {
-  const std::string& directory = options_.directory;
-  if (const int result = MakeDirectories(directory); result != 0) {
-    return Failed(error, "mkdir", result);
-  }
-  struct stat info;
-  if (::stat(directory.c_str(), &info) != 0) return Failed(error, "stat", errno);
-  if ((info.st_mode & 022) != 0) {
-    return Fail(error, KW_FAILED_PRECONDITION, directory,
-                ": the group or others may write to this directory; chmod go-w it");
-  }
-  const std::string path = directory + "/LOCK";
-  lock_file_ = ::open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
-  if (lock_file_ < 0) return Failed(error, "open LOCK", errno);
-  if (::flock(lock_file_, LOCK_EX | LOCK_NB) != 0) {
-    return Fail(error, KW_FAILED_PRECONDITION, path, ": locked: another process uses this directory");
-  }
-  return KW_OK;
 }
 
 int32_t Engine::OpenEnvironment(kw_error* error) {
@@ -222,7 +179,7 @@ int32_t Engine::Open(const kw_host* maybe_host, kw_error* error) {
   commit_seconds_ = Histogram(maybe_host, "etcd_disk_backend_commit_duration_seconds",
                               "The latency distributions of commit called by the storage engine.",
                               Histogram::Exponential(0.001, 2, 14));
-  int32_t code = LockDirectory(error);
+  int32_t code = lock_.Open(options_.directory, {"data.mdb", "lock.mdb"}, error);
   if (code == KW_OK) code = OpenEnvironment(error);
   if (code == KW_OK) code = CheckFileSize(error);
   if (code == KW_OK) code = OpenTables(error);
@@ -259,8 +216,8 @@ void Engine::Close() {
   }
   environment_ = nullptr;
   if (data_file_ >= 0) ::close(data_file_);
-  if (lock_file_ >= 0) ::close(lock_file_);
-  data_file_ = lock_file_ = -1;
+  data_file_ = -1;
+  lock_.Close();
 }
 
 }  // namespace keyway::storage_lmdb

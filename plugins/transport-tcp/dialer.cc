@@ -162,6 +162,7 @@ bool Dialer::StartAddress(const Address& address) {
   state_ = State::kConnecting;
   received_.clear();
   principal_.clear();
+  shown_ = {};
   io_->loop().Add(fd, EPOLLOUT | EPOLLRDHUP, this);
   SetDeadline(io_->options().connect_timeout_ns);
   return true;
@@ -213,17 +214,36 @@ void Dialer::AdvanceTls() {
     io_->loop().Change(stream_->fd(), kReadEvents | (stream_->wants_write() ? EPOLLOUT : 0u), this);
     return;
   }
-  if (result != 0) return Fail(stream_->error());
+  if (result != 0) {
+    if (stream_->refusal() != tls::Refusal::kOther) {
+      io_->NoteRefused(address_text_, stream_->refusal(), stream_->error());
+    }
+    return Fail(stream_->error());
+  }
+  shown_ = tls::EvidenceOf(stream_->maybe_ssl());
   state_ = State::kAuthenticating;
   io_->loop().Change(stream_->fd(), 0, this);
-  const uint64_t ticket = io_->Authenticate(stream_->maybe_ssl(), address_text_,
-                                            [this](std::string principal, const std::string& error) {
-                                              auth_ticket_ = 0;
-                                              if (!error.empty()) return Fail(error);
-                                              principal_ = std::move(principal);
-                                              SendHello();
-                                            });
+  auth_generation_ = io_->tls_client().generation();
+  const uint64_t ticket =
+      io_->Authenticate(shown_, address_text_, [this](std::string principal, const std::string& error) {
+        auth_ticket_ = 0;
+        if (!error.empty()) return Fail(error);
+        principal_ = std::move(principal);
+        SendHello();
+      });
   if (state_ == State::kAuthenticating) auth_ticket_ = ticket;
+}
+
+void Dialer::Reauthenticate() {
+  if (state_ != State::kUp || shown_.leaf.empty() || auth_ticket_ != 0) return;
+  auth_generation_ = io_->tls_client().generation();
+  const uint64_t ticket =
+      io_->Authenticate(shown_, address_text_, [this](std::string, const std::string& error) {
+        auth_ticket_ = 0;
+        if (!error.empty()) return Lose(error);
+        if (auth_generation_ != io_->tls_client().generation()) Reauthenticate();
+      });
+  if (ticket != 0) auth_ticket_ = ticket;
 }
 
 void Dialer::SendHello() {
@@ -277,6 +297,7 @@ void Dialer::GoUp(uint64_t) {
                    {{"peer", id_text_}, {"url", url_.text}, {"address", address_text_}});
   ReportState(KW_PEER_UP);
   SendPing();
+  if (auth_generation_ != io_->tls_client().generation()) Reauthenticate();
   if (state_ == State::kUp) SetDeadline(io_->options().keepalive_interval_ns);
 }
 

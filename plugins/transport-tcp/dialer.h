@@ -31,11 +31,14 @@ class Dialer : public Pollable {  // [io]
   void Restart();
   void OnEvents(uint32_t events) override;
   void OnTime(uint64_t now_ns);
+  // Asks the authenticator again about the acceptor's certificate; the connection ends if it is refused.
+  void Reauthenticate();
   // The connection that the peer had opened to us was ended by the peer.
   void OnInboundLost();
   // The peer has just opened a connection to us, so it is there.
   void OnInboundGreeted();
   Peer* peer() { return peer_.get(); }
+  const std::vector<Url>& urls() const { return urls_; }
 
  private:
   enum class State { kWaiting, kResolving, kConnecting, kTls, kAuthenticating, kGreeting, kUp };
@@ -81,6 +84,8 @@ class Dialer : public Pollable {  // [io]
   std::unique_ptr<Stream> stream_;
   std::string address_text_;
   uint64_t auth_ticket_ = 0;
+  uint64_t auth_generation_ = 0;
+  tls::Evidence shown_;
   std::string principal_;
   std::string received_;
   uint64_t up_since_ns_ = 0;

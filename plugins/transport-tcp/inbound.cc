@@ -63,10 +63,11 @@ void Listener::OnTime(uint64_t now_ns) {
   }
 }
 
-Inbound::Inbound(Io* io, std::unique_ptr<Stream> stream, std::string address)
+Inbound::Inbound(Io* io, std::unique_ptr<Stream> stream, std::string address, uint64_t arrival)
     : io_(io),
       stream_(std::move(stream)),
       address_(std::move(address)),
+      arrival_(arrival),
       state_(stream_->is_tls() ? State::kTls : State::kGreeting),
       deadline_ns_(io->loop().now_ns() + kGreetingTimeoutNs),
       buffer_(kGreetingBufferBytes) {
@@ -79,7 +80,10 @@ Inbound::~Inbound() {
 
 void Inbound::OnTime(uint64_t now_ns) {
   if (state_ == State::kGreeted || state_ == State::kEnded) return;
-  if (now_ns >= deadline_ns_) {
+  if (now_ns >= deadline_ns_ && state_ == State::kTls) {
+    io_->NoteRefused(address_, tls::Refusal::kTimeout, "no TLS handshake in time");
+    End(false, "");
+  } else if (now_ns >= deadline_ns_) {
     End(false, "no greeting in time");
   } else {
     io_->loop().NoteDeadline(deadline_ns_);
@@ -90,7 +94,7 @@ void Inbound::OnEvents(uint32_t events) {
   if (state_ == State::kAuthenticating && (events & (EPOLLERR | EPOLLHUP)) != 0) {
     return End(true, "closed before its greeting");
   }
-  if (state_ == State::kTls) AdvanceTls();
+  if (state_ == State::kTls && io_->TakeHandshakeStep()) AdvanceTls();
   if (state_ == State::kGreeting || state_ == State::kGreeted) ReadAll();
 }
 
@@ -100,20 +104,49 @@ void Inbound::AdvanceTls() {
     io_->loop().Change(fd(), EPOLLIN | EPOLLRDHUP | (stream_->wants_write() ? EPOLLOUT : 0u), this);
     return;
   }
-  if (result != 0) return End(false, stream_->error());
+  if (result != 0) {
+    if (stream_->refusal() == tls::Refusal::kOther) return End(false, stream_->error());
+    io_->NoteRefused(address_, stream_->refusal(), stream_->error());
+    return End(false, "");
+  }
+  shown_ = tls::EvidenceOf(stream_->maybe_ssl());
   // Nothing is read until the authenticator has answered, so nothing has to be kept.
   state_ = State::kAuthenticating;
   io_->loop().Change(fd(), 0, this);
-  const uint64_t ticket = io_->Authenticate(stream_->maybe_ssl(), address_,
-                                            [this](std::string principal, const std::string& error) {
-                                              auth_ticket_ = 0;
-                                              if (!error.empty()) return End(false, error);
-                                              principal_ = std::move(principal);
-                                              state_ = State::kGreeting;
-                                              io_->loop().Change(fd(), EPOLLIN | EPOLLRDHUP, this);
-                                              ReadAll();
-                                            });
+  auth_generation_ = io_->tls_server().generation();
+  const uint64_t ticket =
+      io_->Authenticate(shown_, address_, [this](std::string principal, const std::string& error) {
+        auth_ticket_ = 0;
+        if (!error.empty()) return End(false, "");
+        principal_ = std::move(principal);
+        state_ = State::kGreeting;
+        io_->loop().Change(fd(), EPOLLIN | EPOLLRDHUP, this);
+        ReadAll();
+      });
   if (state_ == State::kAuthenticating) auth_ticket_ = ticket;
+}
+
+void Inbound::Reauthenticate() {
+  if (!is_greeted() || shown_.leaf.empty() || auth_ticket_ != 0) return;
+  auth_generation_ = io_->tls_server().generation();
+  const uint64_t ticket = io_->Authenticate(shown_, address_, [this](std::string, const std::string& error) {
+    auth_ticket_ = 0;
+    if (!error.empty()) return End(false, "");
+    if (auth_generation_ != io_->tls_server().generation()) Reauthenticate();
+  });
+  if (ticket != 0) auth_ticket_ = ticket;
+}
+
+bool Inbound::HasName(uint64_t id, std::string* why) const {
+  *why = io_->NameMismatch(id, shown_);
+  return why->empty();
+}
+
+void Inbound::CheckName() {
+  std::string why;
+  if (HasName(peer_, &why)) return;
+  io_->NoteRefused(address_, tls::Refusal::kNameMismatch, why);
+  End(false, "");
 }
 
 void Inbound::ReadAll() {
@@ -226,6 +259,14 @@ bool Inbound::HandleHello(const Header& header, std::string_view payload) {
     Refuse("member " + Hex(self) + " is this one");
     return false;
   }
+  std::string why;
+  if (!HasName(hello.sender, &why)) {
+    io_->NoteRefused(address_, tls::Refusal::kNameMismatch, why);
+    Send(EncodeAnswer(Kind::kRefuse, self, "name_mismatch: " + why));
+    shutdown(fd(), SHUT_WR);
+    End(false, "");
+    return false;
+  }
   if (!Send(EncodeAnswer(Kind::kWelcome, self, ""))) {
     End(false, "cannot be answered");
     return false;
@@ -233,7 +274,8 @@ bool Inbound::HandleHello(const Header& header, std::string_view payload) {
   peer_ = hello.sender;
   state_ = State::kGreeted;
   io_->OnGreeted(this);
-  return true;
+  if (auth_generation_ != io_->tls_server().generation()) Reauthenticate();
+  return state_ == State::kGreeted;
 }
 
 // These messages are few and tiny: a socket that cannot take one at once belongs to a broken peer.

@@ -36,12 +36,21 @@ class Listener : public Pollable {
 // [io] From accept() to the end of the connection.
 class Inbound : public Pollable {
  public:
-  Inbound(Io* io, std::unique_ptr<Stream> stream, std::string address);
+  // `arrival`: a later connection has a higher number.
+  Inbound(Io* io, std::unique_ptr<Stream> stream, std::string address, uint64_t arrival);
   ~Inbound() override;
 
   void OnEvents(uint32_t events) override;
   void OnTime(uint64_t now_ns);
 
+  // Ends it in favour of a newer connection.
+  void Evict() { End(false, ""); }
+  // Asks the authenticator again about the certificate; ends the connection if it is refused now.
+  void Reauthenticate();
+  // Ends the connection if the certificate is not one of the member that it claims to be.
+  void CheckName();
+
+  uint64_t arrival() const { return arrival_; }
   bool is_greeted() const { return state_ == State::kGreeted; }
   uint64_t peer() const { return peer_; }
   const std::string& address() const { return address_; }
@@ -51,6 +60,7 @@ class Inbound : public Pollable {
   enum class State { kTls, kAuthenticating, kGreeting, kGreeted, kEnded };
 
   void AdvanceTls();
+  bool HasName(uint64_t id, std::string* why) const;
   void ReadAll();
   bool HandleMessages();
   bool HandleHello(const Header& header, std::string_view payload);
@@ -63,9 +73,12 @@ class Inbound : public Pollable {
   Io* const io_;
   const std::unique_ptr<Stream> stream_;
   const std::string address_;
+  const uint64_t arrival_;
   State state_;
   uint64_t deadline_ns_;
   uint64_t auth_ticket_ = 0;
+  uint64_t auth_generation_ = 0;
+  tls::Evidence shown_;
   std::string principal_;
   uint64_t peer_ = 0;
   ReceiveBuffer buffer_;

@@ -3,7 +3,6 @@
 // The I/O thread: its life, its tables of connections, and what other threads hand to it.
 #include "io.h"
 
-#include <netdb.h>
 #include <netinet/in.h>
 #include <sys/socket.h>
 #include <unistd.h>
@@ -15,6 +14,7 @@
 
 #include "dialer.h"
 #include "inbound.h"
+#include "keyway/resolve.hpp"
 
 namespace keyway::transport_tcp {
 
@@ -23,7 +23,8 @@ struct Io::AuthCall {
   kw_completion completion = {};
   Io* io = nullptr;
   uint64_t ticket = 0;
-  std::string leaf, chain, address, error;
+  tls::Evidence shown;
+  std::string address, error;
   kw_evidence evidence = {};
   kw_principal principal = {};
   int32_t code = KW_OK;
@@ -41,7 +42,22 @@ Io::Io(const kw_host* host, const kw_clock* clock, const Options& options)
 
 Io::~Io() { Stop(); }
 
+void Io::MakeMetrics() {
+  const auto* metrics = static_cast<const kw_metrics*>(host_->get(host_, KW_METRICS));
+  if (metrics == nullptr) return;
+  const auto field = [](const char* key, std::string_view value) { return kw_field{key, Slice(value)}; };
+  for (size_t i = 0; i < tls::kRefusalCount; ++i) {
+    const kw_field labels[] = {field("port", "peer"), field("reason", tls::kRefusalNames[i])};
+    refusals_[i].set_cell(metrics->cell(host_, KW_METRIC_COUNTER, "keyway_tls_refusals_total",
+                                        "Connections refused for their certificate.", labels, 2));
+  }
+  const kw_field port = field("port", "peer");
+  evictions_.set_cell(metrics->cell(host_, KW_METRIC_COUNTER, "keyway_tls_handshakes_evicted_total",
+                                    "Unfinished handshakes that made room for newer ones.", &port, 1));
+}
+
 bool Io::Open(std::string* error) {
+  MakeMetrics();
   if (!loop_.Open()) {
     *error = "epoll: out of file descriptors";
     return false;
@@ -58,26 +74,24 @@ bool Io::Listen(const Url& url, std::string* error) {
   if (url.is_tls) {
     // Told now, rather than at the first connection.
     if (tls_server_.NewConnection("", error) == nullptr) return false;
+    uses_tls_ = true;
   }
   std::vector<Address> addresses(1);
   if (!NumericAddress(url, &addresses[0])) {
     addresses.clear();
-    addrinfo hints = {};
-    hints.ai_socktype = SOCK_STREAM;
-    hints.ai_flags = AI_PASSIVE;
-    addrinfo* found = nullptr;
-    const int result = getaddrinfo(url.host.c_str(), std::to_string(url.port).c_str(), &hints, &found);
-    if (result != 0) {
-      *error = "name \"" + url.host + "\": " + gai_strerror(result);
-      return false;
-    }
-    for (const addrinfo* at = found; at != nullptr && addresses.size() < 16; at = at->ai_next) {
+    std::string why;
+    for (const ResolvedAddress& found :
+         ResolveHost(url.host, url.port, &why,
+                     options_.name_servers.empty() ? nullptr : options_.name_servers.c_str())) {
       Address address;
-      std::memcpy(&address.storage, at->ai_addr, at->ai_addrlen);
-      address.size = at->ai_addrlen;
+      address.storage = found.storage;
+      address.size = found.size;
       addresses.push_back(address);
     }
-    freeaddrinfo(found);
+    if (addresses.empty()) {
+      *error = "name \"" + url.host + "\": " + why;
+      return false;
+    }
   }
   size_t opened = 0;
   for (const Address& address : addresses) {
@@ -131,7 +145,9 @@ void Io::PostPeers(uint64_t self_id, std::vector<PlannedPeer> peers) {
 
 void Io::ThreadMain() {
   pthread_setname_np(pthread_self(), "kw-tcp");
+  RefreshTls(loop_.now_ns());
   while (true) {
+    handshake_steps_left_ = kHandshakeStepsPerTurn;
     if (loop_.Poll()) OnTime();
     {
       std::lock_guard lock(mutex_);
@@ -190,13 +206,21 @@ void Io::ApplyPeers(uint64_t self_id, std::vector<PlannedPeer> peers) {
     } else if (is_renamed) {
       dialer->Restart();
     }
+    for (const Url& url : planned.urls) uses_tls_ |= url.is_tls;
     dialer->SetUrls(std::move(planned.urls));
+  }
+  RefreshTls(loop_.now_ns());
+  // A member that is known only now, or has other addresses, may have shown a certificate of another.
+  for (auto it = inbounds_.begin(); it != inbounds_.end();) {
+    Inbound* inbound = (it++)->first;
+    if (inbound->is_greeted()) inbound->CheckName();
   }
 }
 
 void Io::OnTime() {
   const uint64_t now = loop_.now_ns();
   resolver_.OnTime();
+  RefreshTls(now);
   for (const auto& listener : listeners_) listener->OnTime(now);
   for (const auto& [id, dialer] : dialers_) dialer->OnTime(now);
   for (auto it = inbounds_.begin(); it != inbounds_.end();) {
@@ -209,7 +233,9 @@ void Io::OnAccepted(int fd, bool is_tls) {
   const std::string address = PeerAddress(fd);
   std::unique_ptr<SSL, SslDeleter> ssl;
   std::string error;
-  if (half_open_ >= kHalfOpenMax || inbounds_.size() >= kInboundMax) {
+  // The oldest of those that have not greeted is the least likely to be a member.
+  if (half_open_ >= kHalfOpenMax || inbounds_.size() >= kInboundMax) EvictHalfOpen();
+  if (inbounds_.size() >= kInboundMax) {
     error = "too many connections";
   } else if (is_tls) {
     ssl = tls_server_.NewConnection("", &error);
@@ -220,7 +246,8 @@ void Io::OnAccepted(int fd, bool is_tls) {
     return;
   }
   TuneSocket(fd, dead_after_ms());
-  auto inbound = std::make_unique<Inbound>(this, std::make_unique<Stream>(fd, std::move(ssl)), address);
+  auto inbound =
+      std::make_unique<Inbound>(this, std::make_unique<Stream>(fd, std::move(ssl)), address, ++last_arrival_);
   Inbound* key = inbound.get();
   loop_.Add(fd, EPOLLIN | EPOLLRDHUP, key);
   inbounds_[key] = std::move(inbound);
@@ -275,21 +302,86 @@ void Io::NoteRejected(const std::string& address, const std::string& reason) {
               {"suppressed", std::to_string(rejected_muffler_.TakeSuppressed())}});
 }
 
-uint64_t Io::Authenticate(SSL* ssl, const std::string& address, Authenticated done) {
+void Io::NoteRefused(const std::string& address, tls::Refusal refusal, const std::string& text) {
+  const auto index = static_cast<size_t>(refusal);
+  refusals_[index].Add(1);
+  if (!refusal_mufflers_[index].Allow(loop_.now_ns())) return;
+  log_.Write(KW_LOG_WARN, "connection_rejected",
+             {{"address", address},
+              {"reason", tls::Name(refusal)},
+              {"detail", text},
+              {"suppressed", std::to_string(refusal_mufflers_[index].TakeSuppressed())}});
+}
+
+std::string Io::NameMismatch(uint64_t id, const tls::Evidence& shown) const {
+  const auto dialer = dialers_.find(id);
+  if (id == 0 || shown.leaf.empty() || dialer == dialers_.end()) return "";
+  const tls::X509Ptr leaf = tls::LeafOf(shown);
+  std::string hosts;
+  for (const Url& url : dialer->second->urls()) {
+    if (url.is_unix) continue;
+    if (leaf != nullptr && tls::IsFor(leaf.get(), url.host)) return "";
+    hosts += (hosts.empty() ? "" : ", ") + url.host;
+  }
+  if (hosts.empty()) return "";
+  return tls::Describe(leaf.get()) + ", has no name of member " + Hex(id) + " (" + hosts + ")";
+}
+
+bool Io::EvictHalfOpen() {
+  Inbound* oldest = nullptr;
+  for (const auto& [inbound, owner] : inbounds_) {
+    if (inbound->is_greeted()) continue;
+    if (oldest == nullptr || inbound->arrival() < oldest->arrival()) oldest = inbound;
+  }
+  if (oldest == nullptr) return false;
+  evictions_.Add(1);
+  oldest->Evict();
+  return true;
+}
+
+// Takes over new material, and has the certificates of open connections judged by it.
+void Io::RefreshTls(uint64_t now_ns) {
+  if (!uses_tls_) return;
+  if (now_ns < next_refresh_ns_) return loop_.NoteDeadline(next_refresh_ns_);
+  next_refresh_ns_ = now_ns + kTlsRefreshNs;
+  loop_.NoteDeadline(next_refresh_ns_);
+  for (TlsRole* role : {&tls_server_, &tls_client_}) {
+    const uint64_t before = role->generation();
+    std::string error;
+    if (!role->Refresh(&error)) {
+      if (refresh_muffler_.Allow(now_ns)) {
+        log_.Write(KW_LOG_ERROR, "tls_refresh_failed", {{"reason", error}});
+      }
+      continue;
+    }
+    if (before == 0 || role->generation() == before) continue;
+    if (role == &tls_client_) {
+      for (const auto& [id, dialer] : dialers_) dialer->Reauthenticate();
+      continue;
+    }
+    for (auto it = inbounds_.begin(); it != inbounds_.end();) {
+      Inbound* inbound = (it++)->first;  // It may end, and leave the table.
+      inbound->Reauthenticate();
+    }
+  }
+}
+
+uint64_t Io::Authenticate(const tls::Evidence& shown, const std::string& address, Authenticated done) {
+  if (shown.leaf.empty()) {
+    done("", "");
+    return 0;
+  }
   auto call = std::make_unique<AuthCall>();
   call->io = this;
   call->ticket = ++last_ticket_;
   call->address = address;
-  if (!PeerCertificate(ssl, &call->leaf, &call->chain)) {
-    done("", "");
-    return 0;
-  }
+  call->shown = shown;
   const auto slice = [](const std::string& text) {
     return kw_slice{reinterpret_cast<const uint8_t*>(text.data()), text.size()};
   };
   static const std::string kRole = "peer";
-  call->evidence = {sizeof(kw_evidence), KW_EVIDENCE_X509,   slice(kRole),
-                    slice(call->leaf),   slice(call->chain), slice(call->address)};
+  call->evidence = {sizeof(kw_evidence),     KW_EVIDENCE_X509,         slice(kRole),
+                    slice(call->shown.leaf), slice(call->shown.chain), slice(call->address)};
   call->principal.size = sizeof(kw_principal);
   call->completion.ctx = call.get();
   call->completion.done = [](kw_completion* self, int32_t code, const kw_error* error) {
@@ -326,6 +418,7 @@ void Io::FinishAuthentication(AuthCall* call, int32_t code, const std::string& t
   if (found == authenticating_.end()) return;
   const Authenticated done = std::move(found->second);
   authenticating_.erase(found);
+  if (code != KW_OK) NoteRefused(call->address, tls::RefusalOfText(text), "not authenticated: " + text);
   const size_t size = std::min<size_t>(call->principal.len, sizeof(call->principal.name));
   done(code == KW_OK ? std::string(call->principal.name, size) : "",
        code == KW_OK ? "" : "not authenticated: " + text);

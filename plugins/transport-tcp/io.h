@@ -3,6 +3,7 @@
 // Io: the I/O thread's half of an instance. It owns every socket and all that is known about them.
 #pragma once
 
+#include <array>
 #include <atomic>
 #include <condition_variable>
 #include <functional>
@@ -34,6 +35,9 @@ struct Options {
 inline constexpr uint64_t kGreetingTimeoutNs = 5'000'000'000;
 inline constexpr size_t kControlLaneBytes = 4u << 20;
 inline constexpr size_t kHalfOpenMax = 64;
+// A handshake costs as much as a thousand frames: frames wait for few of them.
+inline constexpr int kHandshakeStepsPerTurn = 4;
+inline constexpr uint64_t kTlsRefreshNs = 1'000'000'000;
 inline constexpr size_t kInboundMax = 512;
 
 // What the core and the I/O thread both hold of one peer.
@@ -88,11 +92,18 @@ class Io {
   Peer* FindPeer(uint64_t id);
   // Counts and, now and then, logs a connection that this side rejects.
   void NoteRejected(const std::string& address, const std::string& reason);
+  // The same for a certificate, with a count and a line for each kind of refusal.
+  void NoteRefused(const std::string& address, tls::Refusal refusal, const std::string& text);
+  // False: enough handshakes for this turn; epoll tells of the connection again.
+  bool TakeHandshakeStep() { return handshake_steps_left_-- > 0; }
+  // Empty, or why the certificate is not one of the member `id`: it has a name of none of its URLs.
+  std::string NameMismatch(uint64_t id, const tls::Evidence& shown) const;
 
-  // Asks the authenticator about the certificate of an established TLS connection. `done` is called
-  // once, maybe before the return, unless Forget(ticket) comes first. An error text means: reject.
+  // Asks the authenticator about the certificate of a TLS connection. `done` is called once, unless
+  // Forget(ticket) comes first; if that was before the return, the ticket is 0. An error text means:
+  // reject; it has been counted and logged then.
   using Authenticated = std::function<void(std::string principal, const std::string& error)>;
-  uint64_t Authenticate(SSL* ssl, const std::string& address, Authenticated done);
+  uint64_t Authenticate(const tls::Evidence& shown, const std::string& address, Authenticated done);
   void ForgetAuthentication(uint64_t ticket) { authenticating_.erase(ticket); }
 
  private:
@@ -101,6 +112,9 @@ class Io {
   void TakePosts();
   void ApplyPeers(uint64_t self_id, std::vector<PlannedPeer> peers);
   void OnTime();
+  void MakeMetrics();
+  void RefreshTls(uint64_t now_ns);
+  bool EvictHalfOpen();
   void FinishAuthentication(AuthCall* call, int32_t code, const std::string& text);
 
   const kw_host* const host_;
@@ -121,8 +135,15 @@ class Io {
   std::map<Inbound*, std::unique_ptr<Inbound>> inbounds_;
   std::map<uint64_t, Inbound*> inbound_of_;  // By peer id; not for the id 0.
   size_t half_open_ = 0;
+  int handshake_steps_left_ = kHandshakeStepsPerTurn;
+  bool uses_tls_ = false;
+  uint64_t next_refresh_ns_ = 0;
+  uint64_t last_arrival_ = 0;
   uint64_t rejected_ = 0;
-  Muffler rejected_muffler_, replaced_muffler_;
+  std::array<Counter, tls::kRefusalCount> refusals_;
+  std::array<Muffler, tls::kRefusalCount> refusal_mufflers_;
+  Counter evictions_;
+  Muffler rejected_muffler_, replaced_muffler_, refresh_muffler_;
   uint64_t last_ticket_ = 0;
   std::map<uint64_t, Authenticated> authenticating_;
 

@@ -64,9 +64,13 @@ int Stream::TlsResult(int result) {
     case SSL_ERROR_SYSCALL:
       error_ = ErrnoText("tls", saved_errno == 0 ? ECONNRESET : saved_errno);
       return saved_errno == 0 ? -ECONNRESET : -saved_errno;
-    default:
-      error_ = "tls: " + TlsErrorText(ssl_.get());
+    default: {
+      tls::Failure failure = tls::FailureOf(ssl_.get());
+      refusal_ = failure.refusal;
+      error_ = "tls: " + (refusal_ == tls::Refusal::kOther ? "" : std::string(tls::Name(refusal_)) + ": ") +
+               failure.text;
       return -EPROTO;
+    }
   }
 }
 

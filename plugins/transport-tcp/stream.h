@@ -11,6 +11,7 @@
 #include <memory>
 #include <string>
 
+#include "keyway/tls.hpp"
 #include "url.h"
 
 namespace keyway::transport_tcp {
@@ -43,6 +44,8 @@ class Stream {
   bool has_pending() const { return pending_sent_ < pending_.size(); }
   // Says why the last call failed.
   const std::string& error() const { return error_; }
+  // TLS: the same as one word; kOther for what has nothing to do with certificates.
+  tls::Refusal refusal() const { return refusal_; }
 
  private:
   int TlsResult(int result);
@@ -54,6 +57,7 @@ class Stream {
   std::string pending_;  // TLS: one record's bytes, which OpenSSL wants again unchanged.
   size_t pending_sent_ = 0;
   std::string error_;
+  tls::Refusal refusal_ = tls::Refusal::kOther;
 };
 
 // A socket that listens on `address`. Returns the descriptor, or -1 and `*error`.

@@ -2,113 +2,85 @@
 //
 // Members that speak TLS, with an authority and certificates made for the test.
 #include <gtest/gtest.h>
-#include <openssl/bio.h>
-#include <openssl/evp.h>
-#include <openssl/pem.h>
 #include <openssl/x509v3.h>
 
-#include <atomic>
 #include <cstring>
 #include <list>
+#include <mutex>
 #include <random>
 #include <string>
 #include <thread>
+#include <vector>
 
-#include "test_host.h"
+#include "keyway/slice.hpp"
+#include "keyway/testing/pki.hpp"
+#include "tests/abi/transport_host.h"
+
+extern "C" const kw_entry* kw_plugin_entry_transport_tcp(void);
+
+namespace keyway::transport_test {
+const kw_entry* TransportUnderTest() { return kw_plugin_entry_transport_tcp(); }
+}  // namespace keyway::transport_test
 
 namespace keyway::transport_tcp {
+using namespace transport_test;
 namespace {
 
-template <typename Write>
-std::string ToPem(Write write) {
-  BIO* bio = BIO_new(BIO_s_mem());
-  write(bio);
-  char* bytes = nullptr;
-  const long size = BIO_get_mem_data(bio, &bytes);
-  const std::string text(bytes, static_cast<size_t>(size));
-  BIO_free(bio);
-  return text;
-}
+using testing::Certificate;
 
-// An authority, or what one signs: a certificate for 127.0.0.1.
-class Certificate {
- public:
-  Certificate(const std::string& name, const Certificate* maybe_issuer) {
-    key_ = EVP_EC_gen("P-256");
-    x509_ = X509_new();
-    X509_set_version(x509_, 2);
-    static std::atomic<long> serial{1};
-    ASN1_INTEGER_set(X509_get_serialNumber(x509_), serial++);
-    X509_gmtime_adj(X509_getm_notBefore(x509_), -3600);
-    X509_gmtime_adj(X509_getm_notAfter(x509_), 3600);
-    X509_set_pubkey(x509_, key_);
-    X509_NAME_add_entry_by_txt(X509_get_subject_name(x509_), "CN", MBSTRING_ASC,
-                               reinterpret_cast<const unsigned char*>(name.c_str()), -1, -1, 0);
-    const Certificate& issuer = maybe_issuer == nullptr ? *this : *maybe_issuer;
-    X509_set_issuer_name(x509_, X509_get_subject_name(issuer.x509_));
-    Extend(NID_basic_constraints, maybe_issuer == nullptr ? "critical,CA:TRUE" : "CA:FALSE");
-    if (maybe_issuer != nullptr) Extend(NID_subject_alt_name, "IP:127.0.0.1");
-    X509_sign(x509_, issuer.key_, EVP_sha256());
-  }
-  ~Certificate() {
-    X509_free(x509_);
-    EVP_PKEY_free(key_);
-  }
-  std::string CertificatePem() const {
-    return ToPem([this](BIO* bio) { PEM_write_bio_X509(bio, x509_); });
-  }
-  std::string KeyPem() const {
-    return ToPem(
-        [this](BIO* bio) { PEM_write_bio_PrivateKey(bio, key_, nullptr, nullptr, 0, nullptr, nullptr); });
-  }
-
- private:
-  void Extend(int id, const char* value) {
-    X509_EXTENSION* extension = X509V3_EXT_conf_nid(nullptr, nullptr, id, value);
-    X509_add_ext(x509_, extension, -1);
-    X509_EXTENSION_free(extension);
-  }
-  EVP_PKEY* key_;
-  X509* x509_;
-};
-
-// keyway.identity/1 with one certificate for both roles; it answers on a thread of its own.
+// keyway.identity/1 with one certificate for both roles and settable material; it answers on threads of
+// its own.
 class Identity {
  public:
   Identity(const Certificate& own, const Certificate& roots, std::string refused_name = "")
-      : chain_(own.CertificatePem()),
-        key_(own.KeyPem()),
-        roots_(roots.CertificatePem()),
-        refused_(refused_name) {
+      : refused_(refused_name) {
     table_ = {sizeof(table_), 0, &Identity::Authenticate, &Identity::Tls};
     current_ = this;
+    Set(own, roots.CertificatePem());
   }
   ~Identity() {
     for (std::thread& thread : threads_) thread.join();
   }
   const kw_identity* table() const { return &table_; }
+  // What is handed out from now on, under a new generation.
+  void Set(const Certificate& own, const std::string& roots, const std::string& lists = "") {
+    std::lock_guard lock(mutex_);
+    chain_ = own.CertificatePem();
+    key_ = own.KeyPem();
+    roots_ = roots;
+    lists_ = lists;
+    ++generation_;
+  }
+  // authenticate() answers with `reason` for this CN from now on; the material counts as new.
+  void Refuse(const std::string& name, const std::string& reason) {
+    std::lock_guard lock(mutex_);
+    refused_ = name;
+    reason_ = reason;
+    ++generation_;
+  }
 
  private:
-  static Identity* Of(const kw_host*) { return current_; }  // One identity a test.
-  static kw_slice Slice(const std::string& text) {
-    return {reinterpret_cast<const uint8_t*>(text.data()), text.size()};
-  }
-  static int32_t Tls(const kw_host* host, const char*, kw_tls** out, kw_error*) {
-    Identity* self = Of(host);
-    auto* tls = new kw_tls{};
+  struct Material : kw_tls {
+    std::string chain_text, key_text, roots_text, lists_text;
+  };
+  static int32_t Tls(const kw_host*, const char*, kw_tls** out, kw_error*) {
+    Identity* self = current_;
+    std::lock_guard lock(self->mutex_);
+    auto* tls = new Material{{}, self->chain_, self->key_, self->roots_, self->lists_};
     tls->size = sizeof(kw_tls);
     tls->flags = KW_TLS_REQUIRE_PEER_CERTIFICATE;
-    tls->generation = 1;
-    tls->chain = Slice(self->chain_);
-    tls->key = Slice(self->key_);
-    tls->roots = Slice(self->roots_);
-    tls->release = [](kw_tls* released) { delete released; };
+    tls->generation = self->generation_;
+    tls->chain = Slice(tls->chain_text);
+    tls->key = Slice(tls->key_text);
+    tls->roots = Slice(tls->roots_text);
+    tls->crl = Slice(tls->lists_text);
+    tls->kw_tls::release = [](kw_tls* released) { delete static_cast<Material*>(released); };
     *out = tls;
     return KW_OK;
   }
-  static int32_t Authenticate(const kw_host* host, const kw_evidence* evidence, kw_principal* out,
+  static int32_t Authenticate(const kw_host*, const kw_evidence* evidence, kw_principal* out,
                               kw_completion* completion) {
-    Identity* self = Of(host);
+    Identity* self = current_;
     std::lock_guard lock(self->mutex_);
     self->threads_.emplace_back([self, evidence, out, completion] {
       const unsigned char* der = evidence->primary.ptr;
@@ -116,13 +88,16 @@ class Identity {
       char name[64] = "";
       X509_NAME_get_text_by_NID(X509_get_subject_name(leaf), NID_commonName, name, sizeof(name));
       X509_free(leaf);
+      std::unique_lock lock(self->mutex_);
       if (name == self->refused_) {
         kw_error error = {};
         error.size = sizeof(error);
         error.code = KW_UNAUTHENTICATED;
-        std::snprintf(error.text, sizeof(error.text), "%s is not a member", name);
+        std::snprintf(error.text, sizeof(error.text), "%s%s is not a member", self->reason_.c_str(), name);
+        lock.unlock();
         return completion->done(completion, KW_UNAUTHENTICATED, &error);
       }
+      lock.unlock();
       out->len = static_cast<uint32_t>(std::strlen(name));
       std::memcpy(out->name, name, out->len);
       completion->done(completion, KW_OK, nullptr);
@@ -130,17 +105,19 @@ class Identity {
     return KW_PENDING;
   }
 
-  static inline Identity* current_ = nullptr;
-  const std::string chain_, key_, roots_, refused_;
+  static inline Identity* current_ = nullptr;  // One identity a test.
   kw_identity table_;
   std::mutex mutex_;
+  // Guarded by mutex_.
+  std::string chain_, key_, roots_, lists_, refused_, reason_;
+  uint64_t generation_ = 0;
   std::list<std::thread> threads_;
 };
 
 std::string TlsUrl() { return "https://127.0.0.1:" + std::to_string(FreePort()); }
 
 TEST(Tls, FramesArriveAndThePrincipalIsKnown) {
-  Certificate authority("authority", nullptr);
+  Certificate authority("authority");
   Certificate node("node.example", &authority);
   Identity identity(node, authority);
   Member one(1, TlsUrl(), "token", identity.table());
@@ -169,20 +146,20 @@ TEST(Tls, FramesArriveAndThePrincipalIsKnown) {
 }
 
 TEST(Tls, CertificateOfAnotherAuthorityIsRefused) {
-  Certificate authority("authority", nullptr);
-  Certificate stranger_authority("stranger", nullptr);
+  Certificate authority("authority");
+  Certificate stranger_authority("stranger");
   Certificate stranger("node.example", &stranger_authority);
   Identity identity(stranger, authority);
   Member one(1, TlsUrl(), "token", identity.table());
   Member two(2, TlsUrl(), "token", identity.table());
   one.SetPeers({{2, {two.url()}}});
   EXPECT_TRUE(one.host().WaitForLog("peer_unreachable"));
-  EXPECT_GT(one.host().CountLog("certificate:"), 0);
+  EXPECT_GT(one.host().CountLog("reason=unknown_ca"), 0);
   EXPECT_EQ(one.sink().StateCount(2, KW_PEER_UP), 0);
 }
 
 TEST(Tls, RefusalOfTheAuthenticatorEndsTheConnection) {
-  Certificate authority("authority", nullptr);
+  Certificate authority("authority");
   Certificate node("mallory", &authority);
   Identity identity(node, authority, "mallory");
   Member one(1, TlsUrl(), "token", identity.table());
@@ -198,8 +175,123 @@ TEST(Tls, RefusalOfTheAuthenticatorEndsTheConnection) {
   EXPECT_EQ(one.sink().StateCount(2, KW_PEER_UP), 0);
 }
 
+TEST(Tls, RevokedCertificateDoesNotGetIn) {
+  Certificate authority("authority");
+  Certificate node("node.example", &authority);
+  Identity identity(node, authority);
+  identity.Set(node, authority.CertificatePem(), authority.ListPem({&node}));
+  Member one(1, TlsUrl(), "token", identity.table());
+  Member two(2, TlsUrl(), "token", identity.table());
+  one.SetPeers({{2, {two.url()}}});
+  EXPECT_TRUE(one.host().WaitForLog("reason=revoked"));
+  EXPECT_EQ(one.sink().StateCount(2, KW_PEER_UP), 0);
+  EXPECT_GE(one.host().Metric("keyway_tls_refusals_total{port=peer}{reason=revoked}"), 1u);
+}
+
+TEST(Tls, OpenConnectionsAreAuthenticatedAgainWhenTheMaterialMoves) {
+  Certificate authority("authority");
+  Certificate node("node.example", &authority);
+  Identity identity(node, authority);
+  Member one(1, TlsUrl(), "token", identity.table());
+  Member two(2, TlsUrl(), "token", identity.table());
+  one.SetPeers({{2, {two.url()}}});
+  two.SetPeers({{1, {one.url()}}});
+  ASSERT_TRUE(one.sink().WaitForState(2, KW_PEER_UP));
+  ASSERT_TRUE(two.sink().WaitForState(1, KW_PEER_UP));
+
+  // New material of the same authority changes nothing for them.
+  Certificate renewed("node.example", &authority);
+  identity.Set(renewed, authority.CertificatePem());
+  const uint64_t since = TestHost::Now();
+  identity.Refuse("node.example", "revoked: ");
+  ASSERT_TRUE(one.sink().WaitForState(2, KW_PEER_DOWN));
+  ASSERT_TRUE(two.sink().WaitForState(1, KW_PEER_DOWN));
+  EXPECT_LT(TestHost::Now() - since, 5'000'000'000u);
+  EXPECT_TRUE(two.host().WaitForLog("reason=revoked"));
+  identity.Refuse("", "");
+  EXPECT_TRUE(one.sink().WaitForState(2, KW_PEER_UP));
+  EXPECT_TRUE(two.sink().WaitForState(1, KW_PEER_UP));
+}
+
+TEST(Tls, RotationThroughAnOverlapKeepsConnections) {
+  Certificate old_authority("old authority"), new_authority("new authority");
+  Certificate old_node("node", &old_authority), new_node("node", &new_authority);
+  Identity identity(old_node, old_authority);
+  Member one(1, TlsUrl(), "token", identity.table());
+  Member two(2, TlsUrl(), "token", identity.table());
+  one.SetPeers({{2, {two.url()}}});
+  two.SetPeers({{1, {one.url()}}});
+  ASSERT_TRUE(one.sink().WaitForState(2, KW_PEER_UP));
+  const std::string both = old_authority.CertificatePem() + new_authority.CertificatePem();
+  identity.Set(old_node, both);
+  identity.Set(new_node, both);
+  // A third member sees when the new material is in use.
+  Member three(3, TlsUrl(), "token", identity.table());
+  three.SetPeers({{2, {two.url()}}});
+  ASSERT_TRUE(three.sink().WaitForState(2, KW_PEER_UP));
+  EXPECT_TRUE(one.Send(2, "still here"));
+  EXPECT_TRUE(two.sink().WaitForFrames(1));
+  EXPECT_EQ(one.sink().StateCount(2, KW_PEER_DOWN), 0);
+}
+
+TEST(Tls, AcceptorMustHaveTheNameThatIsDialled) {
+  Certificate authority("authority");
+  Certificate node("127.0.0.1", &authority, {.names = "DNS:elsewhere.example"});  // The CN does not count.
+  Identity identity(node, authority);
+  Member one(1, TlsUrl(), "token", identity.table());
+  Member two(2, TlsUrl(), "token", identity.table());
+  one.SetPeers({{2, {two.url()}}});
+  EXPECT_TRUE(one.host().WaitForLog("reason=name_mismatch"));
+  EXPECT_EQ(one.sink().StateCount(2, KW_PEER_UP), 0);
+}
+
+TEST(Tls, DialerMustHaveANameOfTheMemberThatItClaimsToBe) {
+  Certificate authority("authority");
+  Certificate node("node", &authority, {.names = "IP:127.0.0.1"});
+  Identity identity(node, authority);
+  Member one(1, TlsUrl(), "token", identity.table());
+  Member two(2, TlsUrl(), "token", identity.table());
+  // Unknown as yet, the member gets in; once its addresses are known, it must have one of them.
+  one.SetPeers({{2, {two.url()}}});
+  ASSERT_TRUE(one.sink().WaitForState(2, KW_PEER_UP));
+  two.SetPeers({{1, {"https://127.0.0.7:" + std::to_string(FreePort())}}});
+  EXPECT_TRUE(two.host().WaitForLog("has no name of member 1 (127.0.0.7)"));
+  EXPECT_TRUE(one.sink().WaitForState(2, KW_PEER_DOWN));
+  EXPECT_TRUE(one.host().WaitForLog("refused: name_mismatch"));
+  two.SetPeers({{1, {"https://127.0.0.7:" + std::to_string(FreePort()), one.url()}}});
+  EXPECT_TRUE(one.sink().WaitForState(2, KW_PEER_UP));
+}
+
+// Half-open handshakes take slots; a newer connection takes the slot of the oldest.
+TEST(Tls, HalfOpenHandshakesDoNotKeepMembersOut) {
+  Certificate authority("authority");
+  Certificate node("node", &authority);
+  Identity identity(node, authority);
+  Member one(1, TlsUrl(), "token", identity.table());
+  Member two(2, TlsUrl(), "token", identity.table());
+  std::vector<int> held;
+  sockaddr_in address = {};
+  address.sin_family = AF_INET;
+  address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+  address.sin_port = htons(static_cast<uint16_t>(std::stoi(two.url().substr(two.url().rfind(':') + 1))));
+  for (int i = 0; i < 300; ++i) {
+    const int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    ASSERT_EQ(connect(fd, reinterpret_cast<sockaddr*>(&address), sizeof(address)), 0);
+    ASSERT_EQ(send(fd, "\x16\x03\x01", 3, MSG_NOSIGNAL), 3);
+    held.push_back(fd);
+  }
+  one.SetPeers({{2, {two.url()}}});
+  EXPECT_TRUE(one.sink().WaitForState(2, KW_PEER_UP, 3000));
+  EXPECT_GT(two.host().Metric("keyway_tls_handshakes_evicted_total{port=peer}"), 0u);
+  // The others end by their deadline.
+  char byte;
+  EXPECT_EQ(recv(held.back(), &byte, 1, 0), 0);
+  EXPECT_TRUE(two.host().WaitForLog("reason=timeout"));
+  for (const int fd : held) close(fd);
+}
+
 TEST(Tls, PlainTextToATlsPortIsClosed) {
-  Certificate authority("authority", nullptr);
+  Certificate authority("authority");
   Certificate node("node.example", &authority);
   Identity identity(node, authority);
   Member one(1, LocalUrl(FreePort()), "token", identity.table());

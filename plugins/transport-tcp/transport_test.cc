@@ -12,10 +12,17 @@
 
 #include <random>
 
-#include "test_host.h"
+#include "tests/abi/transport_host.h"
 #include "wire.h"
 
+extern "C" const kw_entry* kw_plugin_entry_transport_tcp(void);
+
+namespace keyway::transport_test {
+const kw_entry* TransportUnderTest() { return kw_plugin_entry_transport_tcp(); }
+}  // namespace keyway::transport_test
+
 namespace keyway::transport_tcp {
+using namespace transport_test;
 namespace {
 
 // A raw connection to a member's port.
@@ -57,146 +64,6 @@ class Raw {
   int fd_ = -1;
 };
 
-// Members 1..count, each a peer of all others, all connected.
-std::vector<std::unique_ptr<Member>> Connected(
-    uint64_t count, std::vector<std::pair<std::string, std::string>> options = {}) {
-  std::vector<std::unique_ptr<Member>> members;
-  for (uint64_t id = 1; id <= count; ++id) {
-    members.push_back(std::make_unique<Member>(id, LocalUrl(FreePort()), "token", nullptr, options));
-    EXPECT_EQ(members.back()->listen_code(), KW_OK) << members.back()->error();
-  }
-  std::map<uint64_t, std::vector<std::string>> peers;
-  for (const auto& member : members) peers[member->id()] = {member->url()};
-  for (const auto& member : members) EXPECT_EQ(member->SetPeers(peers), KW_OK);
-  for (const auto& member : members) {
-    for (const auto& other : members) {
-      if (other == member) continue;
-      EXPECT_TRUE(member->sink().WaitForState(other->id(), KW_PEER_UP));
-    }
-  }
-  return members;
-}
-
-TEST(Transport, ThreeMembersDeliverInOrderOnEachLane) {
-  auto members = Connected(3);
-  constexpr int kCount = 2000;
-  for (int i = 0; i < kCount; ++i) {
-    for (auto& from : members) {
-      for (auto& to : members) {
-        if (from == to) continue;
-        ASSERT_TRUE(from->Send(to->id(), std::to_string(i), static_cast<uint32_t>(i % 2)));
-      }
-    }
-  }
-  for (auto& to : members) {
-    ASSERT_TRUE(to->sink().WaitForFrames(2 * kCount));
-    std::map<std::pair<uint64_t, uint32_t>, int> next;
-    for (const Received& frame : to->sink().TakeFrames()) {
-      EXPECT_NE(frame.peer, to->id());
-      int& expected = next[{frame.peer, frame.lane}];
-      ASSERT_EQ(frame.bytes, std::to_string(2 * expected + static_cast<int>(frame.lane)));
-      ++expected;
-    }
-  }
-}
-
-TEST(Transport, FramesOfEverySizeArriveUnchanged) {
-  auto members = Connected(2);
-  std::mt19937 random(7);
-  std::vector<std::string> sent;
-  for (const size_t size : {size_t{0}, size_t{1}, size_t{65535}, size_t{1} << 20, size_t{kFrameBytesMax}}) {
-    std::string frame(size, '\0');
-    for (char& c : frame) c = static_cast<char>(random());
-    ASSERT_TRUE(members[0]->Send(2, frame));
-    sent.push_back(std::move(frame));
-  }
-  ASSERT_TRUE(members[1]->sink().WaitForFrames(sent.size()));
-  const std::vector<Received> got = members[1]->sink().TakeFrames();
-  for (size_t i = 0; i < sent.size(); ++i) EXPECT_TRUE(got[i].bytes == sent[i]) << i;
-}
-
-TEST(Transport, FrameOverTheMaximumIsDroppedAndCounted) {
-  auto members = Connected(2);
-  EXPECT_TRUE(members[0]->Send(2, std::string(kFrameBytesMax + 1, 'x')));
-  EXPECT_TRUE(members[0]->Send(2, "next"));
-  ASSERT_TRUE(members[1]->sink().WaitForFrames(1));
-  EXPECT_EQ(members[1]->sink().TakeFrames()[0].bytes, "next");
-  EXPECT_EQ(members[0]->Stats(2).send_failures, 1u);
-}
-
-TEST(Transport, FullQueueTakesAPrefixAndGoesOnLater) {
-  auto members = Connected(2, {{"send_buffer_bytes", "1048576"}});
-  members[1]->sink().Hold();
-  const std::string body(100 << 10, 'f');
-  const kw_frame frame = {
-      2, KW_LANE_BULK, 0, {reinterpret_cast<const uint8_t*>(body.data()), body.size()}, {}};
-  const std::vector<kw_frame> batch(64, frame);
-  size_t taken_total = 0;
-  size_t taken = 0;
-  // The sockets' buffers fill first, then the queue.
-  for (int i = 0; i < 1000; ++i) {
-    taken = members[0]->table()->send(members[0]->plugin(), batch.data(), batch.size());
-    taken_total += taken;
-    if (taken == 0) break;
-  }
-  EXPECT_LT(taken, batch.size());
-  // Control frames have room of their own.
-  EXPECT_TRUE(members[0]->Send(2, "control", KW_LANE_CONTROL));
-
-  members[1]->sink().Release();
-  ASSERT_TRUE(members[1]->sink().WaitForFrames(taken_total + 1));
-  EXPECT_TRUE(members[0]->Send(2, body));
-}
-
-TEST(Transport, UnknownAndUnconnectedPeersDropFrames) {
-  Member member(1, LocalUrl(FreePort()));
-  ASSERT_EQ(member.SetPeers({{2, {LocalUrl(FreePort())}}}), KW_OK);
-  EXPECT_TRUE(member.Send(9, "x"));
-  EXPECT_TRUE(member.Send(2, "x"));
-  EXPECT_EQ(member.Stats(2).send_failures, 1u);
-  kw_transport_stats stats;
-  EXPECT_EQ(member.table()->stats(member.plugin(), 9, &stats), KW_NOT_FOUND);
-}
-
-TEST(Transport, RestartedPeerIsConnectedAgain) {
-  auto members = Connected(2);
-  const std::string url = members[1]->url();
-  members[1].reset();
-  ASSERT_TRUE(members[0]->sink().WaitForState(2, KW_PEER_DOWN));
-
-  members[1] = std::make_unique<Member>(2, url);
-  ASSERT_EQ(members[1]->listen_code(), KW_OK) << members[1]->error();
-  members[1]->SetPeers({{1, {members[0]->url()}}});
-
-  ASSERT_TRUE(members[0]->sink().WaitForState(2, KW_PEER_UP));
-  ASSERT_TRUE(members[1]->sink().WaitForState(1, KW_PEER_UP));
-  EXPECT_TRUE(members[0]->Send(2, "to"));
-  EXPECT_TRUE(members[1]->Send(1, "back"));
-  EXPECT_TRUE(members[1]->sink().WaitForFrames(1));
-  EXPECT_TRUE(members[0]->sink().WaitForFrames(1));
-}
-
-TEST(Transport, KilledProcessIsDownAtOnce) {
-  const std::string urls[] = {LocalUrl(FreePort()), LocalUrl(FreePort())};
-  const pid_t child = fork();  // Before this process has threads.
-  ASSERT_GE(child, 0);
-  if (child == 0) {
-    Member member(2, urls[1]);
-    member.SetPeers({{1, {urls[0]}}});
-    pause();
-    _exit(0);
-  }
-  Member member(1, urls[0]);
-  member.SetPeers({{2, {urls[1]}}});
-  ASSERT_TRUE(member.sink().WaitForState(2, KW_PEER_UP));
-
-  const uint64_t begin = TestHost::Now();
-  kill(child, SIGKILL);
-  EXPECT_TRUE(member.sink().WaitForState(2, KW_PEER_DOWN));
-  EXPECT_LT(TestHost::Now() - begin, 200'000'000u);
-  waitpid(child, nullptr, 0);
-}
-
 TEST(Transport, PeerThatClosesItsOwnConnectionIsDoubtedUntilItAnswers) {
   Member one(1, LocalUrl(FreePort()));
   Member two(2, LocalUrl(FreePort()));  // It does not dial: its own connection is the raw one.
@@ -235,16 +102,6 @@ TEST(Transport, NewConnectionOfAPeerReplacesItsOldOneSilently) {
   EXPECT_EQ(one.sink().StateCount(2, KW_PEER_DOWN), 0);
 }
 
-TEST(Transport, AnotherTokenIsRefusedAndLoggedOnBothSides) {
-  Member one(1, LocalUrl(FreePort()), "token");
-  Member two(2, LocalUrl(FreePort()), "other");
-  one.SetPeers({{2, {two.url()}}});
-  EXPECT_TRUE(one.host().WaitForLog("peer_unreachable peer=2"));
-  EXPECT_TRUE(one.host().WaitForLog("refused: another cluster token"));
-  EXPECT_TRUE(two.host().WaitForLog("connection_rejected"));
-  EXPECT_EQ(one.sink().StateCount(2, KW_PEER_UP), 0);
-}
-
 TEST(Transport, AnotherProtocolVersionIsRefusedByName) {
   Member member(1, LocalUrl(FreePort()));
   Raw raw(member.url());
@@ -258,13 +115,6 @@ TEST(Transport, AnotherProtocolVersionIsRefusedByName) {
   ASSERT_TRUE(DecodeAnswer(message.payload, &acceptor, &reason));
   EXPECT_EQ(reason, "protocol version 7; this member speaks version 1");
   EXPECT_EQ(acceptor, 1u);
-}
-
-TEST(Transport, WrongMemberAtTheAddressIsRefused) {
-  Member one(1, LocalUrl(FreePort()));
-  Member two(2, LocalUrl(FreePort()));
-  one.SetPeers({{3, {two.url()}}});
-  EXPECT_TRUE(one.host().WaitForLog("refused: this is member 2, not 3"));
 }
 
 TEST(Transport, GarbageClosesTheConnectionAndHarmsNobody) {
@@ -311,21 +161,18 @@ TEST(Transport, OversizeFrameOfAPeerClosesItsConnection) {
 }
 
 TEST(Transport, HalfOpenConnectionsAreBounded) {
+  constexpr size_t kOver = 10;
   Member member(1, LocalUrl(FreePort()));
   std::vector<std::unique_ptr<Raw>> open;
-  for (size_t i = 0; i < kHalfOpenMax; ++i) open.push_back(std::make_unique<Raw>(member.url()));
-  Raw over(member.url());
-  EXPECT_EQ(over.ReadToEnd(), "");
-  EXPECT_TRUE(member.host().WaitForLog("too many connections"));
-  open.clear();
-  // Room again, once the closed ones were noticed.
-  bool is_welcome = false;
-  for (int i = 0; i < 100 && !is_welcome; ++i) {
-    Raw next(member.url());
-    next.Write(EncodeHello("token", 2, 1));
-    is_welcome = !next.ReadOne().empty();
-  }
-  EXPECT_TRUE(is_welcome);
+  for (size_t i = 0; i < kHalfOpenMax + kOver; ++i) open.push_back(std::make_unique<Raw>(member.url()));
+  // The oldest ones end in favour of the newer ones, so a member gets in whoever holds connections.
+  const uint64_t before = TestHost::Now();
+  for (size_t i = 0; i < kOver; ++i) EXPECT_EQ(open[i]->ReadToEnd(), "");
+  EXPECT_LT(TestHost::Now() - before, kGreetingTimeoutNs / 2);
+  EXPECT_EQ(member.host().Metric("keyway_tls_handshakes_evicted_total{port=peer}"), kOver);
+  Raw next(member.url());
+  next.Write(EncodeHello("token", 2, 1));
+  EXPECT_FALSE(next.ReadOne().empty());
 }
 
 TEST(Transport, UnresolvableNameDoesNotHoldUpOtherPeers) {
@@ -362,13 +209,6 @@ TEST(Transport, UnresolvableNameDoesNotHoldUpOtherPeers) {
   close(dns);
 }
 
-TEST(Transport, UrlsAreTriedInTurn) {
-  Member one(1, LocalUrl(FreePort()));
-  Member two(2, LocalUrl(FreePort()));
-  one.SetPeers({{2, {LocalUrl(FreePort()), "unix:///nonexistent/keyway.sock", two.url()}}});
-  EXPECT_TRUE(one.sink().WaitForState(2, KW_PEER_UP, 2000));
-}
-
 TEST(Transport, UnixSocketsWorkAndAreTakenOverAfterACrash) {
   const std::string path = ::testing::TempDir() + "kw-" + std::to_string(getpid()) + ".sock";
   const std::string url = "unix://" + path;
@@ -389,47 +229,6 @@ TEST(Transport, UnixSocketsWorkAndAreTakenOverAfterACrash) {
   EXPECT_TRUE(two.sink().WaitForFrames(1));
 }
 
-TEST(Transport, TakenAddressIsUnavailableByName) {
-  Member one(1, LocalUrl(FreePort()));
-  Member two(2, one.url());
-  EXPECT_EQ(two.listen_code(), KW_UNAVAILABLE);
-  EXPECT_NE(std::string(two.error()).find(one.url()), std::string::npos) << two.error();
-  EXPECT_NE(std::string(two.error()).find("in use"), std::string::npos) << two.error();
-}
-
-TEST(Transport, HttpsWithoutMaterialIsRefusedWithTheReason) {
-  Member member(1, "https://127.0.0.1:" + std::to_string(FreePort()));
-  EXPECT_EQ(member.listen_code(), KW_UNAVAILABLE);
-  EXPECT_NE(std::string(member.error()).find("needs an [auth] plugin"), std::string::npos) << member.error();
-}
-
-TEST(Transport, LearnedIdIsUsedByNewConnections) {
-  Member one(1, LocalUrl(FreePort()));
-  Member two(0, LocalUrl(FreePort()));
-  two.SetPeers(0, {{1, {one.url()}}});
-  ASSERT_TRUE(two.sink().WaitForState(1, KW_PEER_UP));
-  two.Send(1, "who am I");
-  ASSERT_TRUE(one.sink().WaitForFrames(1));
-  EXPECT_EQ(one.sink().TakeFrames()[0].peer, 0u);
-
-  two.SetPeers(2, {{1, {one.url()}}});
-  bool is_renamed = false;
-  for (int i = 0; i < 1000 && !is_renamed; ++i) {
-    two.Send(1, "now I know");
-    if (!one.sink().WaitForFrames(1, 20)) continue;
-    for (const Received& frame : one.sink().TakeFrames()) is_renamed |= frame.peer == 2;
-  }
-  EXPECT_TRUE(is_renamed);
-}
-
-TEST(Transport, RemovedPeerIsClosedWithoutADownReport) {
-  auto members = Connected(2);
-  members[0]->SetPeers({});
-  EXPECT_TRUE(members[1]->sink().WaitForState(1, KW_PEER_DOWN));
-  EXPECT_EQ(members[0]->sink().StateCount(2, KW_PEER_DOWN), 0);
-  EXPECT_TRUE(members[0]->Send(2, "dropped"));
-}
-
 TEST(Transport, MetricsAndRoundTripAreMeasured) {
   auto members = Connected(2);
   members[0]->Send(2, std::string(1000, 'x'));
@@ -441,19 +240,6 @@ TEST(Transport, MetricsAndRoundTripAreMeasured) {
   }
   EXPECT_GT(members[0]->Stats(2).round_trip_ns, 0u);
   EXPECT_LT(members[0]->Stats(2).round_trip_ns, 1'000'000'000u);
-}
-
-TEST(Transport, StopsWithOpenConnectionsAndFramesOnTheirWay) {
-  for (int round = 0; round < 10; ++round) {
-    auto members = Connected(3);
-    for (int i = 0; i < 100; ++i) {
-      for (auto& from : members) {
-        for (auto& to : members) {
-          if (from != to) from->Send(to->id(), std::string(50000, 'x'));
-        }
-      }
-    }
-  }
 }
 
 }  // namespace

@@ -361,7 +361,7 @@ LAYOUT(kw_node_state, is_learner, 48, 8);
 LAYOUT(kw_node_state, leader_lost_ns, 56, 8);
 LAYOUT(kw_node_state, serving, 64, 8);
 
-SIZE(kw_kernel, 56, 8);
+SIZE(kw_kernel, 64, 8);
 LAYOUT(kw_kernel, size, 0, 4);
 LAYOUT(kw_kernel, reserved, 4, 4);
 LAYOUT(kw_kernel, submit, 8, 8);
@@ -370,6 +370,7 @@ LAYOUT(kw_kernel, watch_credit, 24, 8);
 LAYOUT(kw_kernel, watch_progress, 32, 8);
 LAYOUT(kw_kernel, watch_close, 40, 8);
 LAYOUT(kw_kernel, state, 48, 8);
+LAYOUT(kw_kernel, plugins, 56, 8);
 
 /* ---- kv_store.h */
 

@@ -1,11 +1,17 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "client.h"
 
+#include <grpcpp/security/tls_certificate_provider.h>
+#include <grpcpp/security/tls_certificate_verifier.h>
+#include <grpcpp/security/tls_credentials_options.h>
+
 #include <fstream>
 #include <sstream>
 #include <string_view>
+#include <utility>
 
 #include "etcd/rpc.grpc.pb.h"
+#include "tls_probe.h"
 
 namespace keyway::ctl {
 namespace {
@@ -49,12 +55,24 @@ std::string Reason(const grpc::Status& status) {
   return text.empty() ? CodeName(status.error_code()) : text;
 }
 
-}  // namespace
+// TLS with whoever answers.
+std::shared_ptr<grpc::ChannelCredentials> UnverifiedCredentials(const grpc::SslCredentialsOptions& from) {
+  grpc::experimental::TlsChannelCredentialsOptions options;
+  options.set_verify_server_certs(false);
+  options.set_check_call_host(false);
+  options.set_certificate_verifier(std::make_shared<grpc::experimental::NoOpCertificateVerifier>());
+  if (!from.pem_cert_chain.empty()) {
+    options.set_certificate_provider(std::make_shared<grpc::experimental::StaticDataCertificateProvider>(
+        std::vector<grpc::experimental::IdentityKeyCertPair>{{from.pem_private_key, from.pem_cert_chain}}));
+    options.watch_identity_key_cert_pairs();
+  }
+  return grpc::experimental::TlsCredentials(options);
+}
 
-std::shared_ptr<grpc::Channel> Client::ConnectTo(const std::string& endpoint, std::string* why) const {
+// What gRPC dials for an endpoint, and whether in TLS.
+std::pair<std::string, bool> TargetOf(const std::string& endpoint, const Flags& flags) {
   std::string target = endpoint;
-  const Flags& flags = context_.flags;
-  bool is_tls = !flags.ca_file.empty() || !flags.certificate_file.empty();
+  bool is_tls = !flags.ca_file.empty() || !flags.certificate_file.empty() || flags.skips_tls_verify;
   if (target.rfind("http://", 0) == 0) {
     target = target.substr(7);
     is_tls = false;
@@ -63,9 +81,24 @@ std::shared_ptr<grpc::Channel> Client::ConnectTo(const std::string& endpoint, st
     is_tls = true;
   }
   if (!target.empty() && target.back() == '/') target.pop_back();
-  if (target.rfind("unix:", 0) == 0) {
-    is_tls = false;
-  } else if (target.find(':') == std::string::npos) {
+  return {target, is_tls && target.rfind("unix:", 0) != 0};
+}
+
+// Why there is no connection: the reason of TLS if it is one, else gRPC's.
+std::string Explain(const grpc::Status& status, const std::string& endpoint, const Context& context) {
+  const auto [target, is_tls] = TargetOf(endpoint, context.flags);
+  const int dial_ms = static_cast<int>(context.dial_timeout.count() / 1'000'000);
+  std::string words;
+  if (target.rfind("unix:", 0) != 0) words = ExplainTls(target, is_tls, context.flags, dial_ms);
+  return words.empty() ? Reason(status) : words;
+}
+
+}  // namespace
+
+std::shared_ptr<grpc::Channel> Client::ConnectTo(const std::string& endpoint, std::string* why) const {
+  const Flags& flags = context_.flags;
+  const auto [target, is_tls] = TargetOf(endpoint, flags);
+  if (target.rfind("unix:", 0) != 0 && target.find(':') == std::string::npos) {
     *why = "endpoint \"" + endpoint + "\" is not of the form host:port";
     return nullptr;
   }
@@ -80,7 +113,7 @@ std::shared_ptr<grpc::Channel> Client::ConnectTo(const std::string& endpoint, st
         return nullptr;
       }
     }
-    credentials = grpc::SslCredentials(options);
+    credentials = flags.skips_tls_verify ? UnverifiedCredentials(options) : grpc::SslCredentials(options);
   }
   const int dial_ms = static_cast<int>(context_.dial_timeout.count() / 1'000'000);
   grpc::ChannelArguments arguments;
@@ -105,7 +138,7 @@ std::shared_ptr<grpc::Channel> Client::ConnectTo(const std::string& endpoint, st
   etcdserverpb::StatusResponse ignored;
   const grpc::Status status = etcdserverpb::Maintenance::NewStub(channel)->Status(&call, {}, &ignored);
   if (status.ok()) return channel;
-  *why = endpoint + ": cannot connect: " + Reason(status);
+  *why = endpoint + ": cannot connect: " + Explain(status, endpoint, context_);
   return nullptr;
 }
 
@@ -138,9 +171,9 @@ int Client::Keep(const grpc::Status& status, const std::string& endpoint) {
     error_ = endpoint + ": no answer within " + context_.flags.command_timeout;
     return kError;
   }
-  error_ = endpoint + ": " + Reason(status);
   const bool is_connection = status.error_code() == grpc::StatusCode::UNAVAILABLE &&
                              status.error_message().rfind("etcdserver:", 0) != 0;
+  error_ = endpoint + ": " + (is_connection ? Explain(status, endpoint, context_) : Reason(status));
   return is_connection ? kBadConnection : kError;
 }
 

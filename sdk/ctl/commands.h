@@ -18,7 +18,11 @@ void AddWatchCommand(CLI::App* app, Context* context);       // watch
 void AddLeaseCommands(CLI::App* app, Context* context);      // lease ...
 void AddClusterCommands(CLI::App* app, Context* context);    // member ..., endpoint ..., move-leader
 void AddPluginCommands(CLI::App* app, Context* context);     // plugin ...
+void AddStoreCommands(CLI::App* app, Context* context);      // store ...
 void AddCompletionCommand(CLI::App* app, Context* context);  // completion bash
+
+// The plugins of a build or an installation, beside this executable.
+std::string DefaultPluginDirectory();
 
 // The end of the range of all keys that start with `prefix`.
 std::string PrefixEnd(const std::string& prefix);

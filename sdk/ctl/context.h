@@ -20,6 +20,7 @@ struct Flags {
   std::string command_timeout = "5s";
   std::string dial_timeout = "2s";
   std::string ca_file, certificate_file, key_file;
+  bool skips_tls_verify = false;
 
   bool is_json() const { return write_out == "json"; }
   // Lists are tables for people; keys and values are plain lines, unless a table is asked for.

@@ -10,6 +10,7 @@
 #include "json.h"
 #include "manifest.h"
 #include "output.h"
+#include "plugin_options.h"
 #include "txn_text.h"
 
 namespace keyway::ctl {
@@ -40,6 +41,48 @@ TEST(Flags, PrefixEndIsTheNextPrefix) {
   EXPECT_EQ(PrefixEnd("a"), "b");
   EXPECT_EQ(PrefixEnd("a\xff"), "b");
   EXPECT_EQ(PrefixEnd("\xff\xff"), std::string(1, '\0'));
+}
+
+TEST(PluginOptions, AreCheckedAsTheHostChecksThem) {
+  std::string out;
+  EXPECT_EQ(ConvertOption("bytes(1..1048576)", "0.5MiB", &out), "");
+  EXPECT_EQ(out, "524288");
+  EXPECT_EQ(ConvertOption("duration(1..60000)", "1.5s", &out), "");
+  EXPECT_EQ(out, "1500");
+  EXPECT_EQ(ConvertOption("enum(none|lz4)", "lz4", &out), "");
+  EXPECT_EQ(ConvertOption("bool", "true", &out), "");
+  for (const auto& [type, text] :
+       std::vector<std::pair<std::string, std::string>>{{"bytes(1..1048576)", "2MiB"},
+                                                        {"bytes(1..9)", "1.5"},
+                                                        {"bytes(1..9)", "x"},
+                                                        {"int(1..9)", "10"},
+                                                        {"int(1..9)", "1x"},
+                                                        {"enum(none|lz4)", "lz"},
+                                                        {"bool", "yes"},
+                                                        {"path", ""},
+                                                        {"odd", "1"}}) {
+    EXPECT_NE(ConvertOption(type, text, &out), "") << type << " " << text;
+  }
+}
+
+TEST(PluginOptions, TakeDefaultsOfTheSchema) {
+  constexpr kw_config_field kFields[] = {{"dir", "path", nullptr, "Where."},
+                                         {"size", "bytes(1..1099511627776)", "64GiB", "How much."},
+                                         {"names", "strings", "[\"a\", \"b\"]", "Who."}};
+  kw_descriptor plugin = {};
+  plugin.id = "some";
+  plugin.fields = kFields;
+  plugin.field_count = std::size(kFields);
+  PluginOptions options;
+
+  ASSERT_EQ(ReadOptions(plugin, {"dir=/a=b"}, &options), "");
+
+  EXPECT_EQ(options,
+            (PluginOptions{{"dir", "/a=b"}, {"size", "68719476736"}, {"names", "a"}, {"names", "b"}}));
+  EXPECT_NE(ReadOptions(plugin, {"size=1"}, &options), "") << "dir is missing";
+  EXPECT_NE(ReadOptions(plugin, {"dir=a", "dir=b"}, &options), "");
+  EXPECT_NE(ReadOptions(plugin, {"dir=a", "sise=1"}, &options).find("size"), std::string::npos);
+  EXPECT_NE(ReadOptions(plugin, {"dir"}, &options), "");
 }
 
 TEST(Output, TableAlignsTextLeftAndNumbersRight) {

@@ -22,9 +22,13 @@ void AddGlobalFlags(CLI::App* app, Flags* flags, std::string* endpoints) {
   app->add_flag("--hex", flags->hex, "keys and values as hexadecimal bytes");
   app->add_option("--command-timeout", flags->command_timeout, "for one command")->capture_default_str();
   app->add_option("--dial-timeout", flags->dial_timeout, "for one connection")->capture_default_str();
-  app->add_option("--cacert", flags->ca_file, "verify the servers with these roots (PEM)");
-  app->add_option("--cert", flags->certificate_file, "the client's certificate chain (PEM)");
-  app->add_option("--key", flags->key_file, "the client's key (PEM)");
+  app->add_option("--cacert", flags->ca_file, "verify the servers with these roots (PEM)")
+      ->envname("KEYWAYCTL_CACERT");
+  app->add_option("--cert", flags->certificate_file, "the client's certificate chain (PEM)")
+      ->envname("KEYWAYCTL_CERT");
+  app->add_option("--key", flags->key_file, "the client's key (PEM)")->envname("KEYWAYCTL_KEY");
+  app->add_flag("--insecure-skip-tls-verify", flags->skips_tls_verify,
+                "take any certificate of a server; only for finding out what is wrong");
 }
 
 int Run(int argc, char** argv) {
@@ -40,6 +44,7 @@ int Run(int argc, char** argv) {
   AddLeaseCommands(&app, &context);
   AddClusterCommands(&app, &context);
   AddPluginCommands(&app, &context);
+  AddStoreCommands(&app, &context);
   AddCompletionCommand(&app, &context);
   app.add_subcommand("version", "Print the version")->callback([&context] {
     context.command = [] {

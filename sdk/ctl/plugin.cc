@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// plugin list, plugin inspect. Nothing is loaded without --load, and then in a child process: a library
+// plugin list, plugin inspect: of files, and of a running node. Of files, nothing is loaded without --load, and then in a child process: a library
 // that crashes or hangs while it is loaded is reported, not suffered.
 #include <dirent.h>
 #include <dlfcn.h>
@@ -15,6 +15,7 @@
 #include <cstring>
 
 #include "commands.h"
+#include "http_get.h"
 #include "json.h"
 #include "keyway/abi.h"
 #include "manifest.h"
@@ -43,17 +44,8 @@ Json ToJson(const std::string& path, const Manifest& manifest) {
           {"needs", manifest.needs}};
 }
 
-// The plugins of a build or an installation, beside this executable.
-std::string DefaultDirectory() {
-  char path[4096];
-  const ssize_t size = readlink("/proc/self/exe", path, sizeof(path));
-  std::string directory(path, size > 0 ? static_cast<size_t>(size) : 0);
-  for (int i = 0; i < 2; ++i) directory = directory.substr(0, directory.rfind('/'));
-  return directory + "/lib/keyway/plugins";
-}
-
 int RunList(const Context& context, const std::string& given) {
-  const std::string directory = given.empty() ? DefaultDirectory() : given;
+  const std::string directory = given.empty() ? DefaultPluginDirectory() : given;
   DIR* open_directory = opendir(directory.c_str());
   if (open_directory == nullptr) {
     return Fail(kError, "cannot read the directory \"" + directory + "\": " + std::strerror(errno));
@@ -205,7 +197,88 @@ int RunInspect(const Context& context, const std::string& path, bool load) {
   return kOk;
 }
 
+// ---- of a running node -----------------------------------------------------------------------------
+
+// Fetches GET /keyway/plugins of the first endpoint that answers.
+int FetchRunning(const Context& context, Json* out) {
+  std::string reasons;
+  for (const std::string& endpoint : context.flags.endpoints) {
+    std::string body, error;
+    const int code = HttpGet(context, endpoint, "/keyway/plugins", &body, &error);
+    if (code == kOk) {
+      *out = Json::parse(body, nullptr, false);
+      if (out->is_object() && (*out)["plugins"].is_array()) return kOk;
+      return Fail(kError, "endpoint " + endpoint + ": /keyway/plugins is not what this tool understands");
+    }
+    reasons += (reasons.empty() ? "" : "; ") + error;
+  }
+  return Fail(kBadConnection, reasons);
+}
+
+std::string JoinedJson(const Json& texts) {
+  if (!texts.is_array()) return texts.is_string() ? texts.get<std::string>() : texts.dump();
+  return Joined(texts.get<std::vector<std::string>>());
+}
+
+int RunListRunning(const Context& context) {
+  Json json;
+  if (const int code = FetchRunning(context, &json); code != kOk) return code;
+  if (context.flags.is_json()) {
+    PrintJson(json);
+    return kOk;
+  }
+  Table table({"SECTION", "ID", "VERSION", "ABI", "STABILITY", "LICENSE", "PROVIDES"});
+  for (const Json& plugin : json["plugins"]) {
+    table.Add({plugin.value("section", ""), plugin.value("id", ""), plugin.value("version", ""),
+               plugin.value("abi", ""), plugin.value("stability", ""), plugin.value("license", ""),
+               JoinedJson(plugin["provides"])});
+  }
+  Print(context.flags.wants_table(true) ? table.ToString() : table.ToLines());
+  return kOk;
+}
+
+// `name` is a section such as "storage" or "api[1]", or an id.
+int RunInspectRunning(const Context& context, const std::string& name) {
+  Json json;
+  if (const int code = FetchRunning(context, &json); code != kOk) return code;
+  const bool as_table = context.flags.wants_table(true);
+  std::string names;
+  for (const Json& plugin : json["plugins"]) {
+    const std::string section = plugin.value("section", ""), id = plugin.value("id", "");
+    names += (names.empty() ? "" : ", ") + section + " (" + id + ")";
+    if (name != section && name != id) continue;
+    if (context.flags.is_json()) {
+      PrintJson(plugin);
+      return kOk;
+    }
+    Table table({"FIELD", "VALUE"});
+    for (const char* key : {"section", "id", "version", "abi", "license", "stability", "provides", "needs"}) {
+      table.Add({key, plugin.contains(key) ? JoinedJson(plugin[key]) : ""});
+    }
+    Print(as_table ? table.ToString() : table.ToLines());
+    Table options({"OPTION", "VALUE", "FROM"});
+    for (const Json& option : plugin["options"]) {
+      const uint64_t line = option.value("line", uint64_t{0});
+      options.Add({option.value("key", ""), JoinedJson(option["value"]),
+                   line == 0 ? "default" : "line " + std::to_string(line)});
+    }
+    PrintLine("");
+    PrintLine("options in effect:");
+    Print(as_table ? options.ToString() : options.ToLines());
+    return kOk;
+  }
+  return Fail(kError, "the node runs no plugin \"" + name + "\"; it runs " + names);
+}
+
 }  // namespace
+
+std::string DefaultPluginDirectory() {
+  char path[4096];
+  const ssize_t size = readlink("/proc/self/exe", path, sizeof(path));
+  std::string directory(path, size > 0 ? static_cast<size_t>(size) : 0);
+  for (int i = 0; i < 2; ++i) directory = directory.substr(0, directory.rfind('/'));
+  return directory + "/lib/keyway/plugins";
+}
 
 void AddPluginCommands(CLI::App* app, Context* context) {
   CLI::App* plugin = app->add_subcommand("plugin", "What plugin libraries say about themselves");
@@ -213,13 +286,25 @@ void AddPluginCommands(CLI::App* app, Context* context) {
   CLI::App* list = plugin->add_subcommand("list", "List the plugins of a directory");
   auto directory = std::make_shared<std::string>();
   list->add_option("directory", *directory, "default: ../lib/keyway/plugins beside this tool");
-  list->callback([=] { context->command = [=] { return RunList(*context, *directory); }; });
+  auto list_running = std::make_shared<bool>(false);
+  list->add_flag("--running", *list_running, "those of the node behind --endpoints");
+  list->callback([=] {
+    context->command = [=] {
+      return *list_running ? RunListRunning(*context) : RunList(*context, *directory);
+    };
+  });
   CLI::App* inspect = plugin->add_subcommand("inspect", "Show one plugin");
   auto path = std::make_shared<std::string>();
   auto load = std::make_shared<bool>(false);
-  inspect->add_option("file", *path, "the library")->required();
+  inspect->add_option("file", *path, "the library; with --running a section or an id")->required();
+  auto inspect_running = std::make_shared<bool>(false);
+  inspect->add_flag("--running", *inspect_running, "of the node behind --endpoints, with options in effect");
   inspect->add_flag("--load", *load, "load it, in a child process, and show its options too");
-  inspect->callback([=] { context->command = [=] { return RunInspect(*context, *path, *load); }; });
+  inspect->callback([=] {
+    context->command = [=] {
+      return *inspect_running ? RunInspectRunning(*context, *path) : RunInspect(*context, *path, *load);
+    };
+  });
 }
 
 }  // namespace keyway::ctl

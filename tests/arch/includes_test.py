@@ -31,6 +31,8 @@ FORBIDDEN_SYSTEM = re.compile(
     r"|netinet/.*|arpa/.*|sys/(socket|mman|stat|epoll|file|random|time|uio|un)\.h)$")
 SYSTEM_ALLOWED = {
     "kernel/plugin/loader.cc": {"dlfcn.h", "fcntl.h", "sys/stat.h"},
+    "kernel/plugin/check/poison.cc": {"sys/mman.h"},
+    "kernel/plugin/check/crash.cc": {"dlfcn.h", "execinfo.h", "signal.h"},
     "kernel/base/futex.h": {"linux/futex.h"},
     "kernel/daemon/real_clock.cc": {"chrono", "time.h"},
     "kernel/daemon/stderr_logger.cc": {"poll.h", "time.h"},

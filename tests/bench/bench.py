@@ -18,6 +18,7 @@ import os
 import pathlib
 import platform
 import statistics
+import subprocess
 import sys
 import time
 
@@ -85,7 +86,7 @@ class Bench:
         print(f"    {kind:7} {row:32} {value:12.2f}", flush=True)
 
     def cluster(self, kind, size, label):
-        extra = {"limits": ["[limits]", 'quota_bytes = "8GiB"']}
+        extra = {"limits": ["[limits]", 'quota_bytes = "8GiB"'], "check": "cheap"}
         return Cluster(kind, size, f"bench-{label}-{kind}", **extra, **self.options)
 
     def load(self, cluster, endpoints, *arguments):
@@ -243,9 +244,19 @@ class Bench:
             for group in (self.put, self.range, self.three):
                 group(kind)
 
+    def abi(self, kind):
+        """What a call through the plugin ABI costs, linked, loaded and behind the checking host."""
+        if kind != "keyway":
+            return
+        program = paths.BUILD / "tests" / "crossing_bench"
+        plugins = paths.BUILD / "lib" / "keyway" / "plugins"
+        answer = subprocess.run([program, plugins], check=True, capture_output=True, text=True)
+        for row, nanoseconds in json.loads(answer.stdout).items():
+            self.record(kind, f"abi {row} ns/call", nanoseconds)
+
 
 GROUPS = ["put", "range", "txn", "list", "watch", "memory", "three", "failover"]
-GROUPS += ["rocksdb", "grpc", "tls"]
+GROUPS += ["rocksdb", "grpc", "tls", "abi"]
 
 
 def resident_mib(pid, field):

@@ -16,7 +16,7 @@ def mask(line):
     line = re.sub(r"took = \S+", "took = <time>", line)
     line = re.sub(r'("?(?:ClusterID|MemberID|RaftTerm)"? ?: ?)\d+', r"\1<number>", line)
     line = re.sub(r"remaining\(\d+s\)", "remaining(<time>)", line)
-    line = re.sub(r"http://<address>|<address>", "<address>", line)
+    line = re.sub(r"https?://<address>|<address>", "<address>", line)
     # etcd gives the keys of a lease in the order of a Go map: any.
     line = re.sub(
         r"attached keys\(\[([^]]*)\]\)",

@@ -1,12 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
 """The tour with the etcd3 client of PyPI, as its users use it."""
 
+import os
 import sys
 
 import etcd3
 
 host, port = sys.argv[1].split(":")
-client = etcd3.client(host=host, port=int(port), timeout=15)
+certificates = {}
+if "KEYWAY_TEST_CACERT" in os.environ:
+    for option, name in (("ca_cert", "CACERT"), ("cert_cert", "CERT"), ("cert_key", "KEY")):
+        certificates[option] = os.environ[f"KEYWAY_TEST_{name}"]
+client = etcd3.client(host=host, port=int(port), timeout=15, **certificates)
 
 
 def pair(value, meta):

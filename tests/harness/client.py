@@ -10,7 +10,7 @@ import sys
 
 import grpc
 
-from harness import paths
+from harness import paths, pki
 
 
 def _stubs():
@@ -34,7 +34,7 @@ from etcd import health_pb2 as health  # noqa: E402
 from etcd import kv_pb2 as kv  # noqa: E402
 from etcd import rpc_pb2 as rpc  # noqa: E402
 
-__all__ = ["Client", "grpc", "health", "kv", "prefix_end", "rpc"]
+__all__ = ["Client", "grpc", "health", "kv", "open_channel", "prefix_end", "rpc"]
 
 _OPTIONS = [
     ("grpc.max_receive_message_length", -1),
@@ -51,6 +51,18 @@ CALL_TIMEOUT_S = 10
 def prefix_end(prefix):
     """The end of the range of all keys with this prefix."""
     return prefix[:-1] + bytes([prefix[-1] + 1])
+
+
+def open_channel(endpoint, tls):
+    """A gRPC channel, encrypted with these ClientFiles, or plain for None."""
+    if tls is None:
+        return grpc.insecure_channel(endpoint, options=_OPTIONS)
+    own = (tls.own.key.read_bytes(), tls.own.cert.read_bytes()) if tls.own else (None, None)
+    credentials = grpc.ssl_channel_credentials(tls.ca.read_bytes(), *own)
+    # This option is also how long one attempt may take; a handshake on a busy machine needs more.
+    options = [("grpc.min_reconnect_backoff_ms", 3000) if name.startswith("grpc.min_rec") else (name, value)
+               for name, value in _OPTIONS]  # fmt: skip
+    return grpc.secure_channel(endpoint, credentials, options=options)
 
 
 class _Service:
@@ -92,9 +104,10 @@ def _with_timeout(call):
 class Client:
     """All services of one endpoint. Close it, or use it as a context manager."""
 
-    def __init__(self, endpoint):
+    def __init__(self, endpoint, tls=None):
+        """`tls`: ClientFiles; without them what KEYWAY_TLS says."""
         self.endpoint = endpoint
-        self.channel = grpc.insecure_channel(endpoint, options=_OPTIONS)
+        self.channel = open_channel(endpoint, tls or pki.from_environment())
         for name, descriptor in rpc.DESCRIPTOR.services_by_name.items():
             setattr(self, name, _Service(self.channel, descriptor, rpc))
         self.Health = _Service(self.channel, health.DESCRIPTOR.services_by_name["Health"], health)

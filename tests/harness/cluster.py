@@ -13,13 +13,14 @@ import socket
 import subprocess
 import time
 
-from harness import paths, peers
+from harness import paths, peers, pki
 from harness.client import Client, grpc, rpc
 
 # Before every command: it dies with the test run. (A preexec_fn would fork, which gRPC cannot stand.)
 DIE_WITH_PARENT = ["setpriv", "--pdeathsig", "KILL"]
 BAD_LOG = re.compile(
     r"(Address|Thread|Leak|UndefinedBehavior)Sanitizer|runtime error:|CHECK failed|DCHECK failed"
+    r"|broke the contract"
 )
 _used_ports = set()
 
@@ -61,12 +62,14 @@ class Node:
     def __init__(self, cluster, name):
         self.cluster = cluster
         self.name = name
+        self.number = len(cluster.nodes) + 1
         self.client_port = free_port()
         self.peer_port = free_port()
         self.directory = cluster.directory / name
         self.data_dir = self.directory / "data"
         self.log_path = cluster.log_directory / f"{name}.log"
         self.state = "new"
+        self.tls_dir = self.directory / "tls"
         self.initial_members = None  # name -> Node; None: all members of the cluster
         self.wrapper = []  # e.g. strace and its options
         self.process = None
@@ -78,7 +81,52 @@ class Node:
 
     @property
     def peer_url(self):
-        return f"http://127.0.0.1:{self.peer_port}"
+        return f"{self.scheme}://{self.peer_host}:{self.peer_port}"
+
+    @property
+    def client_url(self):
+        return f"{self.scheme}://{self.endpoint}"
+
+    @property
+    def scheme(self):
+        return "https" if self.cluster.pki else "http"
+
+    @property
+    def peer_host(self):
+        return "127.0.0.1"
+
+    def host_of(self, port):
+        return self.peer_host if port == self.peer_port else "127.0.0.1"
+
+    def write_certificates(self):
+        """The files of this node, each its own, so that a test can replace them."""
+        if self.cluster.pki is None or self.tls_dir.exists():
+            return
+        self.tls_dir.mkdir(parents=True)
+        authority = self.cluster.pki.authority
+        server = self.cluster.pki.issue("server")
+        peer = self.cluster.pki.issue(f"member-{self.peer_host}", (f"IP:{self.peer_host}",))
+        for name, source in {
+            "server.pem": server.cert,
+            "server-key.pem": server.key,
+            "peer.pem": peer.cert,
+            "peer-key.pem": peer.key,
+            "ca.pem": authority.cert,
+            "peer-ca.pem": authority.cert,
+        }.items():
+            pki.replace_file(self.tls_dir / name, source.read_text())
+        for name in ("crl.pem", "peer-crl.pem"):
+            pki.replace_file(self.tls_dir / name, authority.list_text())
+
+    def connect(self, port=None, timeout=10):
+        """A socket to this node, encrypted if the cluster is; `port`: not the clients' one."""
+        port = port or self.client_port
+        raw = socket.create_connection((self.host_of(port), port), timeout)
+        if self.cluster.pki is None:
+            return raw
+        context = self.cluster.client_files.context()
+        context.set_alpn_protocols(["h2", "http/1.1"])
+        return context.wrap_socket(raw, server_hostname=raw.getpeername()[0])
 
     @property
     def pid(self):
@@ -87,7 +135,7 @@ class Node:
     @property
     def client(self):
         if self._client is None:
-            self._client = Client(self.endpoint)
+            self._client = Client(self.endpoint, self.cluster.client_files)
         return self._client
 
     def command(self):
@@ -97,6 +145,7 @@ class Node:
         assert not self.alive(), f"{self.name} runs already"
         self.directory.mkdir(parents=True, exist_ok=True)
         self.log_path.parent.mkdir(parents=True, exist_ok=True)
+        self.write_certificates()
         command = self.wrapper + self.command()
         with open(self.log_path, "ab") as log:
             log.write(f"--- {' '.join(map(str, command))}\n".encode())
@@ -161,6 +210,10 @@ class Node:
 
     def close(self):
         self.kill()
+        self.close_client()
+
+    def close_client(self):
+        """The next use of `client` makes a new one, with the cluster's present files."""
         if self._client is not None:
             self._client.close()
             self._client = None
@@ -179,14 +232,23 @@ class EtcdNode(Node):
             f"--data-dir={self.data_dir}",
             "--log-level=error",
             "--quota-backend-bytes=8589934592",
-            f"--listen-client-urls=http://{self.endpoint}",
-            f"--advertise-client-urls=http://{self.endpoint}",
+            f"--listen-client-urls={self.client_url}",
+            f"--advertise-client-urls={self.client_url}",
             f"--listen-peer-urls={self.peer_url}",
             f"--initial-advertise-peer-urls={self.peer_url}",
             f"--initial-cluster={cluster}",
             f"--initial-cluster-state={self.state}",
             f"--initial-cluster-token={self.cluster.token}",
         ]
+        if self.cluster.pki:
+            for prefix, stem in (("", "server"), ("peer-", "peer")):
+                ca = self.tls_dir / ("peer-ca.pem" if prefix else "ca.pem")
+                command += [
+                    f"--{prefix}cert-file={self.tls_dir / stem}.pem",
+                    f"--{prefix}key-file={self.tls_dir / stem}-key.pem",
+                    f"--{prefix}trusted-ca-file={ca}",
+                    f"--{prefix}client-cert-auth",
+                ]
         if "snapshot_entries" in self.cluster.options:
             count = self.cluster.options["snapshot_entries"]
             command += [f"--snapshot-count={count}"]
@@ -195,15 +257,38 @@ class EtcdNode(Node):
 
 class KeywayNode(Node):
     """The variant comes from the cluster's options, else from the environment: `storage` is lmdb,
-    rocksdb or mixed (KEYWAY_STORAGE), `transport` tcp or grpc (KEYWAY_TRANSPORT)."""
+    rocksdb or mixed (KEYWAY_STORAGE), `transport` tcp or grpc (KEYWAY_TRANSPORT), `tls` on if set
+    (KEYWAY_TLS=1)."""
 
     def __init__(self, cluster, name):
         super().__init__(cluster, name)
         self.storage = cluster.option("storage", "lmdb")
         if self.storage == "mixed":  # The first member on one engine, the others on the other.
             self.storage = "rocksdb" if cluster.nodes else "lmdb"
+        self.storage_options = []  # Lines of [storage] beside the plugin.
         self.transport = cluster.option("transport", "tcp")
         self.peer_listen_port = self.peer_port  # Another one if a proxy stands before it.
+
+    @property
+    def peer_host(self):
+        """With TLS each member has an address of its own, so that a certificate fits one only."""
+        return f"127.0.0.{self.number}" if self.cluster.pki else "127.0.0.1"
+
+    def auth_section(self):
+        if self.cluster.pki is None:
+            return []
+        files = {
+            "cert_file": "server.pem",
+            "key_file": "server-key.pem",
+            "ca_file": "ca.pem",
+            "crl_file": "crl.pem",
+            "peer_cert_file": "peer.pem",
+            "peer_key_file": "peer-key.pem",
+            "peer_ca_file": "peer-ca.pem",
+            "peer_crl_file": "peer-crl.pem",
+        }
+        lines = [f'{option} = "{self.tls_dir / name}"' for option, name in files.items()]
+        return ["[auth]", 'plugin = "auth-mtls"', *lines, ""]
 
     @property
     def config_path(self):
@@ -215,7 +300,7 @@ class KeywayNode(Node):
             "[node]",
             f'name = "{self.name}"',
             f'data_dir = "{self.data_dir}"',
-            f'advertise_client_urls = ["http://{self.endpoint}"]',
+            f'advertise_client_urls = ["{self.client_url}"]',
             "",
             "[cluster]",
             f'token = "{self.cluster.token}"',
@@ -231,8 +316,10 @@ class KeywayNode(Node):
             'election_timeout = "1000ms"',
             f"log_entries_kept = {self.cluster.options.get('snapshot_entries', 5000)}",
             "",
+            *self.auth_section(),
             "[storage]",
             f'plugin = "storage-{self.storage}"',
+            *self.storage_options,
             "",
             "[log]",
             'plugin = "log-segmented"',
@@ -244,10 +331,14 @@ class KeywayNode(Node):
             "",
             "[[api]]",
             'plugin = "api-etcd"',
-            f'listen = ["http://{self.endpoint}"]',
+            f'listen = ["{self.client_url}"]',
             "",
             "[[metrics]]",
             'plugin = "metrics-prometheus"',
+            "",
+            "[check]",
+            f'level = "{self.cluster.option("check", "full")}"',
+            *self.cluster.options.get("check_options", []),
             "",
             *self.cluster.options.get("limits", []),
         ]
@@ -261,6 +352,8 @@ class KeywayNode(Node):
 class Cluster:
     """`size` members with names a, b, c ... Use as a context manager."""
 
+    BAD_LOG = BAD_LOG
+
     KINDS = {"keyway": KeywayNode, "etcd": EtcdNode}
 
     def __init__(self, kind, size, label, **options):
@@ -272,6 +365,11 @@ class Cluster:
         shutil.rmtree(self.directory, ignore_errors=True)
         shutil.rmtree(self.log_directory, ignore_errors=True)
         self.directory.mkdir(parents=True)
+        # With TLS: the authority of all members, and what this harness shows as a client.
+        self.pki = self.client_files = None
+        if "pki" in options or self.option("tls", "0") not in ("0", False):
+            self.pki = options.get("pki") or pki.session()
+            self.client_files = self.pki.client_files()
         self.nodes = {}
         for index in range(size):
             self.new_node("abcdefghij"[index])
@@ -308,7 +406,7 @@ class Cluster:
     def check_logs(self):
         """A report of a sanitizer, or a crash, fails the test even if no client noticed."""
         for log in self.log_directory.glob("*.log"):
-            found = BAD_LOG.search(log.read_text(errors="replace"))
+            found = self.BAD_LOG.search(log.read_text(errors="replace"))
             assert found is None, f"{log} holds '{found[0]}'"
 
     def __iter__(self):

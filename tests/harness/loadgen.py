@@ -4,15 +4,18 @@
 import json
 import subprocess
 
-from harness import paths
+from harness import paths, pki
 from harness.cluster import DIE_WITH_PARENT
 
 
 class Load:
     """A running load; stop() ends it and returns its report."""
 
-    def __init__(self, endpoints, *arguments, ack_log=None):
+    def __init__(self, endpoints, *arguments, ack_log=None, tls=None):
         command = [str(paths.LOADGEN), "--endpoints", endpoints, *map(str, arguments)]
+        tls = tls or pki.from_environment()
+        if tls is not None:
+            command += map(str, tls.loadgen_arguments())
         if ack_log is not None:
             command += ["--ack-log", str(ack_log)]
         self.ack_log = ack_log
@@ -60,7 +63,7 @@ WRITES_PER_SECOND = 400  # For each of the writers.
 class Writers:
     """One open-loop writer for each member, each with keys of its own that are written once."""
 
-    def __init__(self, nodes, prefix, rate=WRITES_PER_SECOND):
+    def __init__(self, nodes, prefix, rate=WRITES_PER_SECOND, timeout_ms=1500):
         self.loads = {}
         self.reports = {}
         for node in nodes:
@@ -69,9 +72,10 @@ class Writers:
             self.loads[own] = Load(
                 node.endpoint,
                 *["--mode", "put", "--order", "sequential", "--prefix", own, "-c", "3"],
-                *["--rate", rate, "--value-size", "64", "--timeout-ms", "1500"],
+                *["--rate", rate, "--value-size", "64", "--timeout-ms", timeout_ms],
                 *["--tolerate-errors", "--duration", "120", "--gap-ms", "20"],
                 ack_log=log,
+                tls=node.cluster.client_files,
             )
 
     def stop(self):

@@ -9,8 +9,8 @@ import subprocess
 
 import pytest
 
-from harness import paths
-from harness.client import Client, grpc, rpc
+from harness import paths, pki
+from harness.client import Client, grpc, open_channel, rpc
 from harness.cluster import wait_until
 
 INVALID = grpc.StatusCode.INVALID_ARGUMENT
@@ -148,7 +148,7 @@ def test_requests_get_the_errors_of_etcd(node):
 
 def raw_call(node, path, message, content_type="application/grpc"):
     """The HTTP status or gRPC code of a call with hand-made bytes."""
-    channel = grpc.insecure_channel(node.endpoint)
+    channel = open_channel(node.endpoint, pki.from_environment())
     try:
         channel.unary_unary(path, None, None)(message, timeout=5)
         return "OK"
@@ -236,9 +236,15 @@ def garbage():
     )
 
 
-def throw(port, data):
+def throw(node, port, data):
     """Sends the bytes and reads for a moment; whatever the server does with the connection is fine."""
-    with socket.create_connection(("127.0.0.1", port), timeout=5) as connection:
+    send_and_read(socket.create_connection((node.host_of(port), port), timeout=5), data)
+    if node.cluster.pki is not None:  # And inside of the encryption.
+        send_and_read(node.connect(port, timeout=5), data)
+
+
+def send_and_read(connection, data):
+    with connection:
         connection.settimeout(0.3)
         try:
             connection.sendall(data)
@@ -264,7 +270,7 @@ def test_garbage_on_every_port_harms_nothing(make_cluster):
 
     for name, data in garbage():
         for port in (leader.client_port, leader.peer_port):
-            throw(port, data)
+            throw(leader, port, data)
         assert leader.alive(), f"'{name}' ended the node: {leader.log()[-3000:]}"
         leader.client.get(b"k")
 
@@ -276,7 +282,7 @@ def test_garbage_on_every_port_harms_nothing(make_cluster):
 
 
 def test_idle_connections_do_not_stop_others(node):
-    idle = [socket.create_connection(("127.0.0.1", node.client_port)) for _ in range(500)]
+    idle = [node.connect() for _ in range(500)]
     for connection in idle[::2]:
         connection.send(PREFACE + SETTINGS)
     still_serves(node)
@@ -297,6 +303,7 @@ def start_expecting_failure(make_cluster, kind):
     def start(change, *arguments):
         node = make_cluster(1, start=False).one
         node.directory.mkdir(parents=True, exist_ok=True)
+        node.write_certificates()
         node.config_path.write_text(change(node.config()))
         command = [str(paths.KEYWAYD), "--config", str(node.config_path), *arguments]
         done = subprocess.run(command, capture_output=True, text=True, timeout=20)
@@ -322,7 +329,7 @@ CONFIG_ERRORS = {
     "not toml": (lambda text: text + "\n[[[\n", "keyway.toml"),
     "unknown state": (replaced('"new"', '"newish"'), "newish"),
     "not a member": (replaced('name = "a"', 'name = "z"'), "z"),
-    "bad URL": (replaced('listen = ["http://', 'listen = ["nonsense://'), "nonsense"),
+    "bad URL": (replaced('listen = ["http', 'listen = ["nonsense'), "nonsense"),
     "unknown plugin": (replaced("storage-lmdb", "storage-none"), "storage-none"),
     "misspelt plugin option": (
         replaced('plugin = "log-segmented"', 'plugin = "log-segmented"\nsegment_byte = "1MiB"'),
@@ -430,7 +437,7 @@ def test_failed_start_leaves_nothing_half_running(make_cluster, kind):
 
 def test_http_paths_answer(node):
     def http(path, method="GET"):
-        with socket.create_connection(("127.0.0.1", node.client_port), timeout=5) as connection:
+        with node.connect(timeout=5) as connection:
             request = f"{method} {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
             connection.sendall(request.encode())
             reply = b""
@@ -447,3 +454,39 @@ def test_http_paths_answer(node):
     assert status == 200 and "etcd_server_has_leader 1" in metrics
     assert http("/no/such/path")[0] == 404
     assert http("/health", "DELETE")[0] == 405
+
+
+def test_member_id_0_is_not_found_at_once(make_cluster):
+    client = make_cluster(1).one.client
+    for method, request in (
+        (client.Cluster.MemberRemove, rpc.MemberRemoveRequest(ID=0)),
+        (client.Cluster.MemberPromote, rpc.MemberPromoteRequest(ID=0)),
+        (client.Cluster.MemberUpdate, rpc.MemberUpdateRequest(ID=0, peerURLs=["http://127.0.0.1:1"])),
+    ):
+        with pytest.raises(grpc.RpcError) as failure:
+            method(request, timeout=5)
+        assert failure.value.code() == grpc.StatusCode.NOT_FOUND
+
+
+def test_full_store_refuses_puts_until_compaction_makes_room(make_cluster, kind):
+    if kind == "etcd":
+        pytest.skip("etcd needs a defragmentation and a disarmed alarm first")
+    client = make_cluster(1, limits=["[limits]", 'quota_bytes = "8MiB"', ""]).one.client
+    value = bytes(1 << 20)
+
+    def fill():
+        for _ in range(40):
+            client.put(b"big", value)
+
+    with pytest.raises(grpc.RpcError) as failure:
+        fill()
+    assert failure.value.code() == grpc.StatusCode.RESOURCE_EXHAUSTED
+    assert failure.value.details() == "etcdserver: mvcc: database space exceeded"
+    client.KV.DeleteRange(rpc.DeleteRangeRequest(key=b"big"))
+    client.KV.Compact(rpc.CompactionRequest(revision=client.revision(), physical=True), timeout=10)
+
+    def put_again():
+        client.put(b"small", b"1")
+        return True
+
+    wait_until("a put is taken again", put_again, 20)

@@ -11,7 +11,7 @@ from harness import loadgen
 from harness.client import grpc, rpc
 from harness.cluster import wait_until
 
-INTERVAL = ["[check]", 'digest_interval = "500ms"', ""]
+INTERVAL = ['digest_interval = "500ms"']
 NEEDLE = b"needle-" + b"0123456789abcdef" * 20
 
 
@@ -30,6 +30,15 @@ def flip(directory, needle):
                 flipped += 1
                 at = data.find(needle, at + 1)
     return flipped
+
+
+def start(cluster):
+    """The values must lie in the files as they are. (At [check] level full the host would find first that
+    the engine does not give back what was written.)"""
+    for node in cluster:
+        if node.storage == "rocksdb":
+            node.storage_options = ['compression = "none"']
+    return cluster.start()
 
 
 def put_needle(cluster, keys=200):
@@ -58,7 +67,7 @@ def answer(node, key):
 
 
 def test_changed_value_is_never_told_and_the_member_stops(make_cluster):
-    cluster = make_cluster(3, limits=INTERVAL)
+    cluster = start(make_cluster(3, start=False, check="cheap", check_options=INTERVAL))
     put_needle(cluster)
     victim = cluster.followers()[0]
     victim.kill()
@@ -75,7 +84,7 @@ def test_changed_value_is_never_told_and_the_member_stops(make_cluster):
 
 
 def test_scrub_finds_what_nobody_reads(make_cluster):
-    cluster = make_cluster(3, limits=INTERVAL)
+    cluster = start(make_cluster(3, start=False, check="cheap", check_options=INTERVAL))
     put_needle(cluster)
     victim = cluster.followers()[0]
     assert flip(victim.data_dir / "storage", NEEDLE) > 0
@@ -88,7 +97,7 @@ def test_scrub_finds_what_nobody_reads(make_cluster):
 
 
 def test_store_changed_while_the_node_was_down_is_refused(make_cluster):
-    cluster = make_cluster(1, limits=['[check]', 'digest_interval = "0s"', ""])
+    cluster = start(make_cluster(1, start=False, check="cheap", check_options=['digest_interval = "0s"']))
     put_needle(cluster)
     node = cluster.one
     assert node.stop() == 0
@@ -150,7 +159,7 @@ def forge(data_dir):
 @pytest.mark.parametrize("leads", [False, True], ids=["follower", "leader"])
 def test_member_that_differs_from_the_majority_fences_itself(make_cluster, leads):
     """Its store agrees with itself, so that only the comparison with the others can tell."""
-    cluster = make_cluster(3, storage="lmdb", limits=['[check]', 'digest_interval = "3s"', ""])
+    cluster = make_cluster(3, storage="lmdb", check="cheap", check_options=['digest_interval = "3s"'])
     put_needle(cluster)
     victim = cluster.followers()[0]
     assert victim.stop() == 0
@@ -170,7 +179,7 @@ def test_member_that_differs_from_the_majority_fences_itself(make_cluster, leads
 
 
 def test_no_alarm_under_load_compaction_and_snapshots(make_cluster):
-    cluster = make_cluster(3, limits=['[check]', 'digest_interval = "100ms"', ""])
+    cluster = make_cluster(3, check="cheap", check_options=['digest_interval = "100ms"'])
     writers = loadgen.Load(
         cluster.endpoints,
         *["--mode", "put", "-c", 3, "-m", 10, "--order", "random", "--key-space", 2000],

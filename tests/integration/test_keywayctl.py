@@ -2,6 +2,7 @@
 """keywayctl against a running node; its JSON has the shapes of etcdctl's."""
 
 import json
+import re
 import subprocess
 import threading
 
@@ -85,10 +86,27 @@ def test_members_endpoints_and_plugins_are_told_in_tables(node):
     assert node.endpoint in ctl(node, "endpoint", "status")
     assert "true" in ctl(node, "endpoint", "health")
     listed = ctl(node, "plugin", "list")
-    for name in ("api-etcd", "log-segmented", "metrics-prometheus", "storage-lmdb", "transport-tcp"):
+    for name in ("api-etcd", "log-segmented", "metrics-prometheus", "storage-lmdb",
+                 "storage-rocksdb", "transport-tcp"):
         assert name in listed
     library = paths.BUILD / "lib" / "keyway" / "plugins" / "storage-lmdb.so"
     assert "keyway.kv-store/1" in ctl(node, "plugin", "inspect", str(library))
+
+
+def test_plugins_of_a_running_node_are_told_with_their_options(node):
+    listed = ctl(node, "plugin", "list", "--running")
+    for section in ("storage", "log", "transport", "metrics", "api"):
+        assert re.search(rf"\b{section}\b", listed), listed
+    shown = ctl(node, "plugin", "inspect", "--running", "storage")
+    assert "keyway.kv-store/1" in shown and str(node.data_dir) in shown and "default" in shown
+    document = json.loads(ctl(node, "-w", "json", "plugin", "list", "--running"))
+    assert document["check"] == "full"
+    api = next(each for each in document["plugins"] if each["section"].startswith("api"))
+    assert api["abi"] == "1.0" and "keyway.kernel/1" in api["needs"]
+    listen = next(each for each in api["options"] if each["key"] == "listen")
+    assert listen["value"] == [f"http://{node.endpoint}"] and listen["line"] > 0
+    error = ctl(node, "plugin", "inspect", "--running", "nonsense", code=1)
+    assert 'runs no plugin "nonsense"' in error and "storage-" in error
 
 
 @pytest.mark.parametrize(

@@ -95,6 +95,30 @@ def test_snapshot_goes_on_after_lost_connections(make_cluster, kind):
     cluster.hashes_agree()
 
 
+def test_writes_through_a_follower_survive_lost_connections(make_cluster, kind):
+    """Frames to the leader are lost again and again; no write fails, and none is applied twice."""
+    if kind == "etcd":
+        pytest.skip("etcd's clients see a timeout")
+    cluster = make_cluster(3, start=False)
+    for node in cluster:
+        node.peer_listen_port = free_port()
+    proxies = [
+        CuttingProxy(node.peer_port, node.peer_listen_port, cut_after=50_000, cuts=15)
+        for node in cluster
+    ]
+    cluster.start()
+    follower = cluster.followers()[0]
+    # Below the seven seconds after which the node itself gives up a request.
+    writers = Writers([follower], "lossy", timeout_ms=5000)
+    wait_until("connections broke", lambda: sum(p.cut_count for p in proxies) >= 20, 60)
+    acknowledged = writers.stop()
+    assert [report["error_texts"] for report in writers.reports.values()] == [{}]
+    check_all(cluster, b"lossy/", acknowledged)
+    assert all(kv.version == 1 for kv in follower.client.prefix(b"lossy/"))
+    for proxy in proxies:
+        proxy.close()
+
+
 def test_leader_whose_disk_hangs_hands_over(make_cluster, kind):
     if kind == "etcd":
         pytest.skip("etcd's leader stays")

@@ -89,7 +89,7 @@ FakeKernel::FakeKernel() {
                                      std::chrono::system_clock::now().time_since_epoch())
                                      .count());
   };
-  log_ = {sizeof log_, KW_LOG_ERROR,
+  log_ = {sizeof log_, KW_LOG_WARN,
           [](const kw_host* host, uint32_t, const char* event, const kw_field*, size_t) {
             FakeKernel* const self = Self(host);
             const std::lock_guard<std::mutex> lock(self->mutex_);
@@ -119,6 +119,19 @@ FakeKernel::FakeKernel() {
     FakeKernel* const self = Self(host);
     if (evidence->primary.len == 0) return KW_UNAUTHENTICATED;
     self->Post([self, out, completion] {
+      std::string refusal;
+      {
+        const std::lock_guard<std::mutex> lock(self->mutex_);
+        refusal = self->tls_.refusal;
+      }
+      if (!refusal.empty()) {
+        kw_error error = {};
+        error.size = sizeof error;
+        error.code = KW_UNAUTHENTICATED;
+        std::memcpy(error.text, refusal.data(), std::min(refusal.size(), sizeof error.text - 1));
+        completion->done(completion, KW_UNAUTHENTICATED, &error);
+        return;
+      }
       out->len = static_cast<uint32_t>(self->authenticate_principal.size());
       std::memcpy(out->name, self->authenticate_principal.data(), out->len);
       completion->done(completion, KW_OK, nullptr);
@@ -131,19 +144,20 @@ FakeKernel::FakeKernel() {
     *out = nullptr;
     if (self->tls_.generation == 0) return KW_OK;
     struct Material : kw_tls {
-      std::string chain_text, key_text, roots_text;
+      std::string chain_text, key_text, roots_text, lists_text;
     };
     auto* const material = new Material();
     material->chain_text = self->tls_.chain;
     material->key_text = self->tls_.key;
     material->roots_text = self->tls_.roots;
+    material->lists_text = self->tls_.lists;
     static_cast<kw_tls&>(*material) = {sizeof(kw_tls),
                                        self->tls_.flags,
                                        self->tls_.generation,
                                        Slice(material->chain_text),
                                        Slice(material->key_text),
                                        Slice(material->roots_text),
-                                       {},
+                                       Slice(material->lists_text),
                                        Slice("1.2"),
                                        {},
                                        nullptr};
@@ -275,12 +289,18 @@ void FakeKernel::SetLearner(bool is_learner) {
   __atomic_store_n(&state_.is_learner, is_learner ? 1 : 0, __ATOMIC_RELAXED);
 }
 void FakeKernel::SetTls(const std::string& chain, const std::string& key, const std::string& roots,
-                        bool requires_certificate) {
+                        bool requires_certificate, const std::string& lists) {
   const std::lock_guard<std::mutex> lock(mutex_);
   tls_.chain = chain;
   tls_.key = key;
   tls_.roots = roots;
   tls_.flags = requires_certificate ? KW_TLS_REQUIRE_PEER_CERTIFICATE : 0;
+  tls_.lists = lists;
+  ++tls_.generation;
+}
+void FakeKernel::RefuseCertificates(const std::string& reason) {
+  const std::lock_guard<std::mutex> lock(mutex_);
+  tls_.refusal = reason;
   ++tls_.generation;
 }
 std::string FakeKernel::last_principal() {

@@ -39,7 +39,9 @@ class FakeKernel {
   void SetLeader(uint64_t leader, uint64_t lost_ns);
   void SetLearner(bool is_learner);
   void SetTls(const std::string& chain, const std::string& key, const std::string& roots,
-              bool requires_certificate);
+              bool requires_certificate, const std::string& lists = "");
+  // authenticate() answers this from now on, "revoked: ..."; the TLS material counts as new.
+  void RefuseCertificates(const std::string& reason);
   std::string authenticate_principal;      // what authenticate() answers
   std::string last_principal();            // of the newest request
   uint64_t Cell(const std::string& name);  // "name{label=value,...}"
@@ -122,7 +124,7 @@ class FakeKernel {
   std::map<std::string, size_t> lines_;
   size_t open_watches_ = 0;
   struct {
-    std::string chain, key, roots;
+    std::string chain, key, roots, lists, refusal;
     uint32_t flags = 0;
     uint64_t generation = 0;
   } tls_;

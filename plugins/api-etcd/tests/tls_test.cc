@@ -2,9 +2,7 @@
 //
 // TLS: ALPN, client certificates, principals, new material while running.
 #include <openssl/err.h>
-#include <openssl/pem.h>
 #include <openssl/ssl.h>
-#include <openssl/x509v3.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -13,57 +11,12 @@
 #include <thread>
 
 #include "api_fixture.h"
+#include "keyway/testing/pki.hpp"
 
 namespace keyway::api_etcd::testing {
 namespace {
 
-struct Identity {
-  EVP_PKEY* key = EVP_EC_gen("P-256");
-  X509* certificate = nullptr;
-
-  // Signed by `issuer`, or by itself.
-  Identity(const std::string& name, const Identity* issuer, long serial) {
-    certificate = X509_new();
-    X509_set_version(certificate, 2);
-    ASN1_INTEGER_set(X509_get_serialNumber(certificate), serial);
-    X509_gmtime_adj(X509_getm_notBefore(certificate), -3600);
-    X509_gmtime_adj(X509_getm_notAfter(certificate), 3600);
-    X509_set_pubkey(certificate, key);
-    X509_NAME_add_entry_by_txt(X509_get_subject_name(certificate), "CN", MBSTRING_ASC,
-                               reinterpret_cast<const unsigned char*>(name.c_str()), -1, -1, 0);
-    const Identity* const signer = issuer == nullptr ? this : issuer;
-    X509_set_issuer_name(certificate, X509_get_subject_name(signer->certificate));
-    if (issuer == nullptr) {
-      X509_EXTENSION* const extension =
-          X509V3_EXT_conf_nid(nullptr, nullptr, NID_basic_constraints, "critical,CA:TRUE");
-      X509_add_ext(certificate, extension, -1);
-      X509_EXTENSION_free(extension);
-    }
-    X509_sign(certificate, signer->key, EVP_sha256());
-  }
-  ~Identity() {
-    X509_free(certificate);
-    EVP_PKEY_free(key);
-  }
-  std::string CertificatePem() const {
-    return Pem([this](BIO* bio) { PEM_write_bio_X509(bio, certificate); });
-  }
-  std::string KeyPem() const {
-    return Pem(
-        [this](BIO* bio) { PEM_write_bio_PrivateKey(bio, key, nullptr, nullptr, 0, nullptr, nullptr); });
-  }
-
- private:
-  static std::string Pem(const std::function<void(BIO*)>& write) {
-    BIO* const bio = BIO_new(BIO_s_mem());
-    write(bio);
-    char* data = nullptr;
-    const long bytes = BIO_get_mem_data(bio, &data);
-    std::string text(data, static_cast<size_t>(bytes));
-    BIO_free(bio);
-    return text;
-  }
-};
+using Identity = keyway::testing::Certificate;
 
 struct TlsAnswer {
   bool is_connected = false;
@@ -78,8 +31,8 @@ TlsAnswer Ask(int port, const Identity* client, const std::string& request, int 
   if (max_version != 0) SSL_CTX_set_max_proto_version(context, max_version);
   SSL_CTX_set_alpn_protos(context, reinterpret_cast<const unsigned char*>("\x08http/1.1"), 9);
   if (client != nullptr) {
-    SSL_CTX_use_certificate(context, client->certificate);
-    SSL_CTX_use_PrivateKey(context, client->key);
+    SSL_CTX_use_certificate(context, client->x509());
+    SSL_CTX_use_PrivateKey(context, client->key());
   }
   const int fd = Connect(port);
   SSL* const ssl = SSL_new(context);
@@ -114,12 +67,13 @@ const char kLivez[] = "GET /livez HTTP/1.0\r\n\r\n";
 
 class TlsTest : public ::testing::Test {
  protected:
-  TlsTest() : authority("authority", nullptr, 1), server("server-1", &authority, 2) {
+  TlsTest() : authority("authority"), server("server-1", &authority) {
     signal(SIGPIPE, SIG_IGN);  // Of this client; the plugin must not need it.
   }
-  std::unique_ptr<Api> StartApi(bool requires_certificate) {
+  std::unique_ptr<Api> StartApi(bool requires_certificate, ApiOptions options = {}) {
     port = FreePort();
-    auto api = std::make_unique<Api>(ApiOptions{{"listen", "https://127.0.0.1:" + std::to_string(port)}});
+    options.push_back({"listen", "https://127.0.0.1:" + std::to_string(port)});
+    auto api = std::make_unique<Api>(options);
     api->kernel().authenticate_principal = "alice";
     api->kernel().SetTls(server.CertificatePem(), server.KeyPem(), authority.CertificatePem(),
                          requires_certificate);
@@ -147,15 +101,15 @@ TEST_F(TlsTest, ServesHttpAndNegotiatesTheProtocol) {
 TEST_F(TlsTest, RequiresACertificateOfTheAuthorityIfToldTo) {
   const auto api = StartApi(true);
   EXPECT_FALSE(Ask(port, nullptr, kLivez).is_connected);
-  const Identity stranger("stranger", nullptr, 3);
+  const Identity stranger("stranger");
   EXPECT_FALSE(Ask(port, &stranger, kLivez).is_connected);
-  const Identity client("alice-cert", &authority, 4);
+  const Identity client("alice-cert", &authority);
   EXPECT_TRUE(Ask(port, &client, kLivez).is_connected);
 }
 
 TEST_F(TlsTest, RequestsCarryThePrincipalOfTheCertificate) {
   const auto api = StartApi(true);
-  const Identity client("alice-cert", &authority, 4);
+  const Identity client("alice-cert", &authority);
   // gRPC over TLS needs ALPN on the real client; prior knowledge of HTTP/2 is served as well.
   std::string preface = "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
   preface += std::string("\0\0\0\4\0\0\0\0\0", 9);
@@ -193,7 +147,7 @@ TEST_F(TlsTest, RequestsCarryThePrincipalOfTheCertificate) {
 TEST_F(TlsTest, NewMaterialIsTakenOverWhileRunning) {
   const auto api = StartApi(false);
   EXPECT_EQ(Ask(port, nullptr, kLivez).server_name, "server-1");
-  const Identity renewed("server-2", &authority, 5);
+  const Identity renewed("server-2", &authority);
   api->kernel().SetTls(renewed.CertificatePem(), renewed.KeyPem(), "", false);
   const auto deadline = std::chrono::steady_clock::now() + std::chrono::seconds(30);
   std::string name;
@@ -216,6 +170,147 @@ TEST_F(TlsTest, PlainTextOnATlsPortIsClosed) {
   const std::string answer = Http1(port, kLivez);
   EXPECT_EQ(answer.find("ok\n"), std::string::npos);
   EXPECT_TRUE(Ask(port, nullptr, kLivez).is_connected);
+}
+
+// The names of client_refused lines and of the metric.
+std::string RefusalCell(const std::string& reason) {
+  return "keyway_tls_refusals_total{port=client,reason=" + reason + "}";
+}
+bool WaitForCell(Api* api, const std::string& name) {
+  for (int i = 0; i < 1000 && api->kernel().Cell(name) == 0; ++i) usleep(10000);
+  return api->kernel().Cell(name) != 0;
+}
+
+TEST_F(TlsTest, ReasonOfARefusedCertificateIsCounted) {
+  const auto api = StartApi(true);
+  const Identity stranger_authority("stranger");
+  const Identity stranger("alice", &stranger_authority);
+  const Identity expired("alice", &authority, {.starts_s = -7200, .ends_s = -60});
+  const Identity early("alice", &authority, {.starts_s = 60, .ends_s = 7200});
+  const Identity revoked("alice", &authority);
+  api->kernel().SetTls(server.CertificatePem(), server.KeyPem(), authority.CertificatePem(), true,
+                       authority.ListPem({&revoked}));
+  while (Ask(port, &revoked, kLivez).is_connected) usleep(50000);
+  const std::pair<const Identity*, const char*> cases[] = {{&stranger, "unknown_ca"},
+                                                           {&expired, "expired"},
+                                                           {&early, "not_yet_valid"},
+                                                           {&revoked, "revoked"},
+                                                           {nullptr, "no_certificate"}};
+  for (const auto& [certificate, reason] : cases) {
+    EXPECT_FALSE(Ask(port, certificate, kLivez).is_connected) << reason;
+    EXPECT_TRUE(WaitForCell(api.get(), RefusalCell(reason))) << reason;
+  }
+  EXPECT_GE(api->kernel().Lines("client_refused"), 5u);
+  const Identity alice("alice", &authority);
+  EXPECT_TRUE(Ask(port, &alice, kLivez).is_connected);
+}
+
+// A TLS connection that stays open.
+class OpenTls {
+ public:
+  OpenTls(int port, const Identity& client) : context_(SSL_CTX_new(TLS_client_method())) {
+    SSL_CTX_use_certificate(context_, client.x509());
+    SSL_CTX_use_PrivateKey(context_, client.key());
+    fd_ = Connect(port);
+    ssl_ = SSL_new(context_);
+    SSL_set_fd(ssl_, fd_);
+    is_open_ = SSL_connect(ssl_) == 1;
+  }
+  ~OpenTls() {
+    SSL_free(ssl_);
+    SSL_CTX_free(context_);
+    close(fd_);
+  }
+  bool Serves() {
+    static constexpr std::string_view kRequest = "GET /livez HTTP/1.1\r\nHost: x\r\n\r\n";
+    char buffer[4096];
+    return is_open_ && SSL_write(ssl_, kRequest.data(), static_cast<int>(kRequest.size())) > 0 &&
+           SSL_read(ssl_, buffer, sizeof buffer) > 0;
+  }
+  // Blocks until the server ends the connection.
+  bool WaitForEnd() {
+    char byte;
+    return SSL_read(ssl_, &byte, 1) <= 0;
+  }
+
+ private:
+  SSL_CTX* const context_;
+  SSL* ssl_ = nullptr;
+  int fd_ = -1;
+  bool is_open_ = false;
+};
+
+TEST_F(TlsTest, OpenConnectionsAreAuthenticatedAgainWhenTheMaterialMoves) {
+  const auto api = StartApi(true, {{"io_threads", "2"}});
+  const Identity alice("alice", &authority);
+  std::vector<std::unique_ptr<OpenTls>> open;
+  for (int i = 0; i < 100; ++i) {
+    open.push_back(std::make_unique<OpenTls>(port, alice));
+    ASSERT_TRUE(open.back()->Serves());
+  }
+  // New material under which they are accepted still does not disturb them.
+  const Identity renewed("server-2", &authority);
+  api->kernel().SetTls(renewed.CertificatePem(), renewed.KeyPem(), authority.CertificatePem(), true);
+  while (Ask(port, &alice, kLivez).server_name != "server-2") usleep(50000);
+  for (const auto& each : open) ASSERT_TRUE(each->Serves());
+
+  const auto since = std::chrono::steady_clock::now();
+  api->kernel().RefuseCertificates("revoked: certificate CN=alice");
+  for (const auto& each : open) EXPECT_TRUE(each->WaitForEnd());
+  EXPECT_LT(std::chrono::steady_clock::now() - since, std::chrono::seconds(5));
+  EXPECT_EQ(api->kernel().Cell(RefusalCell("revoked")), 100u);
+}
+
+TEST_F(TlsTest, RefusalByTheAuthenticatorIsToldToTheClient) {
+  const auto api = StartApi(true);
+  api->kernel().RefuseCertificates("no_identity: certificate without a CN");
+  const Identity alice("alice", &authority);
+  EXPECT_TRUE(Ask(port, &alice, kLivez).is_connected);
+  EXPECT_TRUE(WaitForCell(api.get(), RefusalCell("no_identity")));
+}
+
+TEST_F(TlsTest, HalfOpenHandshakesMakeRoomForNewerOnes) {
+  const auto api = StartApi(true, {{"handshake_slots", "8"}, {"handshake_timeout", "1000"}});
+  const Identity alice("alice", &authority);
+  OpenTls before(port, alice);
+  ASSERT_TRUE(before.Serves());
+  std::vector<int> held;
+  for (int i = 0; i < 100; ++i) {
+    held.push_back(Connect(port));
+    ASSERT_EQ(send(held.back(), "\x16\x03\x01", 3, MSG_NOSIGNAL), 3);
+  }
+  EXPECT_TRUE(Ask(port, &alice, kLivez).is_connected);
+  EXPECT_TRUE(before.Serves());
+  EXPECT_GE(api->kernel().Cell("keyway_tls_handshakes_evicted_total{port=client}"), 92u);
+  // Those that kept their slot end by the deadline.
+  char byte;
+  EXPECT_EQ(recv(held.back(), &byte, 1, 0), 0);
+  EXPECT_TRUE(WaitForCell(api.get(), RefusalCell("timeout")));
+  for (const int fd : held) close(fd);
+}
+
+TEST_F(TlsTest, FirstBytesOfAPlainConnectionHaveADeadline) {
+  Api api(ApiOptions{{"handshake_timeout", "500"}});
+  const int fd = Connect(api.port());
+  char byte;
+  EXPECT_EQ(recv(fd, &byte, 1, 0), 0);
+  close(fd);
+}
+
+TEST_F(TlsTest, UnknownHostToListenOnIsNamed) {
+  Api api(ApiOptions{{"listen", "http://no-such-host.invalid:2379"}});
+  kw_error error = {};
+  error.size = sizeof error;
+  EXPECT_EQ(api.Start(&error), KW_INVALID_ARGUMENT);
+  EXPECT_NE(std::string(error.text).find("host \"no-such-host.invalid\""), std::string::npos) << error.text;
+}
+
+TEST_F(TlsTest, NameOfThisMachineIsListenedOn) {
+  const int free_port = FreePort();
+  Api api(ApiOptions{{"listen", "http://localhost:" + std::to_string(free_port)}});
+  kw_error error = {};
+  error.size = sizeof error;
+  ASSERT_EQ(api.Start(&error), KW_OK) << error.text;
 }
 
 TEST_F(TlsTest, HttpsWithoutMaterialIsRefusedByName) {

@@ -43,7 +43,10 @@ struct kw_tls {
 
 typedef struct kw_authenticator {
   uint32_t size, caps;
-  /* [any] *evidence and *out are [done]. UNAUTHENTICATED with the reason in the text. */
+  /* [any] *evidence and *out are [done]. UNAUTHENTICATED with the reason in the text, one of these words
+   * and a colon first: expired, not_yet_valid, unknown_ca, revoked, no_identity (no such name in it),
+   * bad_certificate, other. A user asks again about open connections when `generation` moved, and closes
+   * those that are refused then. */
   int32_t (*authenticate)(kw_plugin *plugin, const kw_evidence *evidence, kw_principal *out,
                           kw_completion *completion);
   /* [any] Material for `role`: "client-server", "peer-server", "peer-client". *out == NULL: this role

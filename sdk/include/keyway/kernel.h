@@ -286,6 +286,9 @@ typedef struct kw_kernel {
   /* [any] Ends a watch; a CANCELED batch is its last. */
   void (*watch_close)(const kw_host *host, uint64_t watch_id);
   const kw_node_state *(*state)(const kw_host *host); /* [any] [inst] */
+  /* [any] Writes one JSON object: the plugins of this node and their effective options, those with a
+   * secret masked. For people and tools; its fields only grow. */
+  int32_t (*plugins)(const kw_host *host, kw_writer *writer);
 } kw_kernel;
 
 #ifdef __cplusplus

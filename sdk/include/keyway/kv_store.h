@@ -58,14 +58,16 @@ typedef struct kw_kv_store {
   /* [read] A view and its cursors are used by one thread at a time, not always the same one. */
   int32_t (*view_open)(kw_plugin *plugin, kw_kv_view **out, kw_error *error);
   void (*view_close)(kw_plugin *plugin, kw_kv_view *view); /* [any] cursors are closed before */
-  /* [read] values[i].ptr is NULL where the key is absent; values live until view_close. */
+  /* [read] values[i].ptr is NULL where the key is absent. Values live until the next get of the view, or
+   * view_close. */
   int32_t (*get)(kw_plugin *plugin, kw_kv_view *view, uint32_t table, const kw_slice *keys, size_t key_count,
                  kw_slice *values, kw_error *error);
   /* [read] Keys of [begin, end); an empty `end` means to the end. Bounds are [call]. */
   int32_t (*cursor_open)(kw_plugin *plugin, kw_kv_view *view, uint32_t table, kw_slice begin, kw_slice end,
                          uint32_t descending, kw_kv_cursor **out, kw_error *error);
-  /* [read] Fills up to `capacity` pairs; *count < capacity means that the end was reached. Pairs are
-   * [next], or live until cursor_close with KW_KV_CAP_PINNED_CURSOR. */
+  /* [read] Gives at least one pair and at most `capacity`, fewer for instance to bound what a store must
+   * copy; *count == 0 means that the end was reached. Pairs are [next], or live until cursor_close with
+   * KW_KV_CAP_PINNED_CURSOR. */
   int32_t (*cursor_next)(kw_plugin *plugin, kw_kv_cursor *cursor, kw_kv_pair *pairs, size_t capacity,
                          size_t *count, kw_error *error);
   void (*cursor_close)(kw_plugin *plugin, kw_kv_cursor *cursor);          /* [any] */

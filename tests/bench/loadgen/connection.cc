@@ -4,6 +4,8 @@
 #include <arpa/inet.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
+#include <openssl/err.h>
+#include <openssl/x509v3.h>
 #include <sys/epoll.h>
 #include <sys/socket.h>
 #include <time.h>
@@ -30,6 +32,8 @@ nghttp2_nv Header(std::string_view name, std::string_view value) {
           NGHTTP2_NV_FLAG_NO_COPY_NAME | NGHTTP2_NV_FLAG_NO_COPY_VALUE};
 }
 
+SSL_CTX* tls_context = nullptr;  // Set before the first connection; NULL: plain text.
+
 }  // namespace
 
 uint64_t NowNs() {
@@ -43,7 +47,61 @@ Connection::Connection(int epoll, std::string endpoint, uint32_t number, Events*
 
 Connection::~Connection() {
   nghttp2_session_del(session_);
+  SSL_free(ssl_);
   if (fd_ >= 0) close(fd_);
+}
+
+void Connection::UseTls(const std::string& ca_file, const std::string& certificate_file,
+                        const std::string& key_file) {
+  tls_context = SSL_CTX_new(TLS_client_method());
+  const auto fail = [](const std::string& what) {
+    char text[160] = "";
+    ERR_error_string_n(ERR_get_error(), text, sizeof text);
+    fprintf(stderr, "%s: %s\n", what.c_str(), text);
+    exit(2);
+  };
+  SSL_CTX_set_min_proto_version(tls_context, TLS1_2_VERSION);
+  SSL_CTX_set_mode(tls_context, SSL_MODE_ENABLE_PARTIAL_WRITE | SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER);
+  SSL_CTX_set_alpn_protos(tls_context, reinterpret_cast<const unsigned char*>("\x02h2"), 3);
+  if (SSL_CTX_load_verify_locations(tls_context, ca_file.c_str(), nullptr) != 1) fail(ca_file);
+  SSL_CTX_set_verify(tls_context, SSL_VERIFY_PEER, nullptr);
+  if (certificate_file.empty()) return;
+  if (SSL_CTX_use_certificate_chain_file(tls_context, certificate_file.c_str()) != 1) fail(certificate_file);
+  if (SSL_CTX_use_PrivateKey_file(tls_context, key_file.c_str(), SSL_FILETYPE_PEM) != 1) fail(key_file);
+}
+
+ssize_t Connection::TlsResult(int result) {
+  const int error = SSL_get_error(ssl_, result);
+  if (error == SSL_ERROR_ZERO_RETURN) return 0;
+  if (error == SSL_ERROR_WANT_READ || error == SSL_ERROR_WANT_WRITE) {
+    errno = EAGAIN;
+    return -1;
+  }
+  const unsigned long code = ERR_peek_last_error();
+  const char* const reason = code == 0 ? nullptr : ERR_reason_error_string(code);
+  const long verified = SSL_get_verify_result(ssl_);
+  tls_error_ = "tls: ";
+  tls_error_ += verified != X509_V_OK ? X509_verify_cert_error_string(verified)
+                : reason != nullptr   ? reason
+                                      : "closed by the server";
+  ERR_clear_error();
+  errno = EPROTO;
+  return -1;
+}
+ssize_t Connection::Read(uint8_t* bytes, size_t size) {
+  if (ssl_ == nullptr) return recv(fd_, bytes, size, 0);
+  ERR_clear_error();
+  const int result = SSL_read(ssl_, bytes, static_cast<int>(size));
+  return result > 0 ? result : TlsResult(result);
+}
+ssize_t Connection::Write(const char* bytes, size_t size) {
+  if (ssl_ == nullptr) return send(fd_, bytes, size, MSG_NOSIGNAL);
+  ERR_clear_error();
+  const int result = SSL_write(ssl_, bytes, static_cast<int>(std::min<size_t>(size, 1 << 30)));
+  return result > 0 ? result : TlsResult(result);
+}
+std::string Connection::ErrorText() const {
+  return errno == EPROTO && ssl_ != nullptr ? tls_error_ : strerror(errno);
 }
 
 void Connection::Connect() {
@@ -179,8 +237,48 @@ void Connection::OnReady(uint32_t ready) {
     socklen_t size = sizeof error;
     getsockopt(fd_, SOL_SOCKET, SO_ERROR, &error, &size);
     if (error != 0) return Lose(strerror(error));
-    if ((ready & EPOLLOUT) == 0) return;
-    connected_ = true;
+    if (ssl_ == nullptr && (ready & EPOLLOUT) == 0) return;
+    if (tls_context != nullptr) {
+      if (ssl_ == nullptr) {
+        ssl_ = SSL_new(tls_context);
+        SSL_set_fd(ssl_, fd_);
+        SSL_set_connect_state(ssl_);
+        X509_VERIFY_PARAM_set1_ip_asc(SSL_get0_param(ssl_),
+                                      endpoint_.substr(0, endpoint_.rfind(':')).c_str());
+        Interest(EPOLLIN);
+      }
+      ERR_clear_error();
+      const int result = SSL_do_handshake(ssl_);
+      if (result != 1) {
+        if (TlsResult(result) < 0 && errno == EAGAIN) return;
+        return Lose(ErrorText());
+      }
+    }
+    OnEstablished();
+    return;
+  }
+  if ((ready & (EPOLLIN | EPOLLHUP | EPOLLERR)) != 0) {
+    static uint8_t buffer[256 * 1024];
+    // A read of TLS gives one record.
+    const int rounds = ssl_ == nullptr ? 4 : 64;
+    for (int round = 0; round < rounds || (ssl_ != nullptr && SSL_pending(ssl_) > 0); ++round) {
+      const ssize_t got = Read(buffer, sizeof buffer);
+      if (got == 0) return Lose("closed by the server");
+      if (got < 0) {
+        if (errno == EAGAIN || errno == EINTR) break;
+        return Lose(ErrorText());
+      }
+      const ssize_t used = nghttp2_session_mem_recv(session_, buffer, static_cast<size_t>(got));
+      if (used < 0) return Lose(nghttp2_strerror(static_cast<int>(used)));
+      if (ssl_ == nullptr && static_cast<size_t>(got) < sizeof buffer) break;
+    }
+  }
+  Flush();
+}
+
+void Connection::OnEstablished() {
+  connected_ = true;
+  {
     nghttp2_session_callbacks* callbacks = nullptr;
     nghttp2_session_callbacks_new(&callbacks);
     nghttp2_session_callbacks_set_on_header_callback(callbacks, &OnHeader);
@@ -194,23 +292,8 @@ void Connection::OnReady(uint32_t ready) {
     };
     nghttp2_submit_settings(session_, NGHTTP2_FLAG_NONE, settings, 2);
     nghttp2_session_set_local_window_size(session_, NGHTTP2_FLAG_NONE, 0, kConnectionWindow);
-    events_->OnConnected(this);
-    return Flush();
   }
-  if ((ready & (EPOLLIN | EPOLLHUP | EPOLLERR)) != 0) {
-    static uint8_t buffer[256 * 1024];
-    for (int round = 0; round < 4; ++round) {
-      const ssize_t got = recv(fd_, buffer, sizeof buffer, 0);
-      if (got == 0) return Lose("closed by the server");
-      if (got < 0) {
-        if (errno == EAGAIN || errno == EINTR) break;
-        return Lose(strerror(errno));
-      }
-      const ssize_t used = nghttp2_session_mem_recv(session_, buffer, static_cast<size_t>(got));
-      if (used < 0) return Lose(nghttp2_strerror(static_cast<int>(used)));
-      if (static_cast<size_t>(got) < sizeof buffer) break;
-    }
-  }
+  events_->OnConnected(this);
   Flush();
 }
 
@@ -225,11 +308,10 @@ void Connection::Flush() {
       output_.append(reinterpret_cast<const char*>(data), static_cast<size_t>(size));
     }
     if (output_start_ == output_.size()) break;
-    const ssize_t sent =
-        send(fd_, output_.data() + output_start_, output_.size() - output_start_, MSG_NOSIGNAL);
+    const ssize_t sent = Write(output_.data() + output_start_, output_.size() - output_start_);
     if (sent < 0) {
       if (errno == EAGAIN || errno == EINTR) return Interest(EPOLLIN | EPOLLOUT);
-      return Lose(strerror(errno));
+      return Lose(ErrorText());
     }
     output_start_ += static_cast<size_t>(sent);
     if (output_start_ == output_.size()) {
@@ -252,6 +334,8 @@ void Connection::Interest(uint32_t events) {
 }
 
 void Connection::Lose(const std::string& why) {
+  SSL_free(ssl_);
+  ssl_ = nullptr;
   close(fd_);
   fd_ = -1;
   connected_ = false;

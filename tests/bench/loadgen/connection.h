@@ -7,6 +7,8 @@
 #define KEYWAY_TESTS_BENCH_LOADGEN_CONNECTION_H_
 
 #include <nghttp2/nghttp2.h>
+#include <openssl/ssl.h>
+#include <sys/types.h>
 
 #include <array>
 #include <cstdint>
@@ -63,6 +65,10 @@ class Connection {
   Connection(const Connection&) = delete;
   Connection& operator=(const Connection&) = delete;
 
+  // All connections that are made from now on speak TLS. Ends the program if a file is of no use.
+  static void UseTls(const std::string& ca_file, const std::string& certificate_file,
+                     const std::string& key_file);
+
   void Connect();  // Starts a connect; OnConnected or OnLost follows.
   void Start(Call* call, std::string_view path);
   void Send(Call* call, std::string_view message);  // One more message on an open stream.
@@ -83,6 +89,12 @@ class Connection {
   static ssize_t ReadBody(nghttp2_session*, int32_t, uint8_t*, size_t, uint32_t*, nghttp2_data_source*,
                           void*);
   void Lose(const std::string& why);
+  void OnEstablished();
+  // Bytes, 0 at the end, or -1 with errno; EPROTO for TLS, whose text is in tls_error_.
+  ssize_t Read(uint8_t* bytes, size_t size);
+  ssize_t Write(const char* bytes, size_t size);
+  ssize_t TlsResult(int result);
+  std::string ErrorText() const;
   void Interest(uint32_t events);
 
   const int epoll_;
@@ -92,6 +104,8 @@ class Connection {
   int fd_ = -1;
   bool connected_ = false;
   bool in_receive_ = false;
+  SSL* ssl_ = nullptr;
+  std::string tls_error_;
   uint32_t interest_ = 0;
   nghttp2_session* session_ = nullptr;
   std::vector<Call*> calls_;  // Open calls, for Lose().

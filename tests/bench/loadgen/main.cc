@@ -7,6 +7,7 @@
 #include <csignal>
 #include <cstdio>
 
+#include "connection.h"
 #include "options.h"
 #include "unary_load.h"
 #include "watch_load.h"
@@ -42,7 +43,13 @@ int main(int argc, char** argv) {
   app.add_option("--watchers", options.watchers, "watchers in all");
   app.add_option("--watch-streams", options.watch_streams, "streams (each on its connection)");
   app.add_flag("--watch-prev-kv", options.watch_prev_kv, "watch with prev_kv");
+  app.add_option("--cacert", options.ca_file, "speak TLS and verify the servers with these roots (PEM)");
+  app.add_option("--cert", options.certificate_file, "the client's certificate chain (PEM)");
+  app.add_option("--key", options.key_file, "the client's key (PEM)");
   CLI11_PARSE(app, argc, argv);
+  if (!options.ca_file.empty()) {
+    keyway::loadgen::Connection::UseTls(options.ca_file, options.certificate_file, options.key_file);
+  }
   if (options.mode == "watch") {
     if (options.count == 0) options.count = 1000;
     return keyway::loadgen::WatchLoad(options).Run();

@@ -14,6 +14,7 @@ struct Options {
   std::string mode = "put";            // put, range, srange, txn, list or watch.
   std::string order = "fixed";         // fixed, sequential or random.
   std::string prefix = "bench/";
+  std::string ca_file, certificate_file, key_file;  // TLS if the first one is set.
   std::string ack_log;           // File for "key-number revision" lines of acknowledged puts.
   std::vector<int> server_pids;  // Their CPU time over the measured window is reported.
   uint32_t connections = 1;

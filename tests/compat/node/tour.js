@@ -2,9 +2,18 @@
 // The tour with the etcd3 client of npm, as its users use it.
 'use strict';
 
+const fs = require('fs');
 const { Etcd3 } = require('etcd3');
 
-const client = new Etcd3({ hosts: [`http://${process.argv[2]}`] });
+const { KEYWAY_TEST_CACERT: ca, KEYWAY_TEST_CERT: cert, KEYWAY_TEST_KEY: key } = process.env;
+const client = new Etcd3(ca ? {
+  hosts: [`https://${process.argv[2]}`],
+  credentials: {
+    rootCertificate: fs.readFileSync(ca),
+    certChain: fs.readFileSync(cert),
+    privateKey: fs.readFileSync(key),
+  },
+} : { hosts: [`http://${process.argv[2]}`] });
 
 function pair(kv) {
   return `${kv.key}=${kv.value}(c${kv.create_revision} m${kv.mod_revision} v${kv.version}` +

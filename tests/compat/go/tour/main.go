@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"go.etcd.io/etcd/api/v3/mvccpb"
+	"go.etcd.io/etcd/client/pkg/v3/transport"
 	clientv3 "go.etcd.io/etcd/client/v3"
 	"go.etcd.io/etcd/client/v3/concurrency"
 )
@@ -371,7 +372,18 @@ func stream(client *clientv3.Client) {
 func main() {
 	defer cancel()
 	endpoints := strings.Split(os.Args[1], ",")
-	client, err := clientv3.New(clientv3.Config{Endpoints: endpoints, DialTimeout: 5 * time.Second})
+	config := clientv3.Config{Endpoints: endpoints, DialTimeout: 5 * time.Second}
+	if ca := os.Getenv("KEYWAY_TEST_CACERT"); ca != "" {
+		info := transport.TLSInfo{TrustedCAFile: ca, CertFile: os.Getenv("KEYWAY_TEST_CERT"),
+			KeyFile: os.Getenv("KEYWAY_TEST_KEY")}
+		files, err := info.ClientConfig()
+		if err != nil {
+			fmt.Println(err)
+			os.Exit(1)
+		}
+		config.TLS = files
+	}
+	client, err := clientv3.New(config)
 	if err != nil {
 		fmt.Println(err)
 		os.Exit(1)

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// What the tests of this folder stand on: a host with the real clock, a sink that remembers, a member.
+// What the tests of transports stand on: a host with the real clock, a sink that remembers, a member.
+// A test binary links one transport statically and says which in TransportUnderTest().
 #pragma once
 
 #include <gtest/gtest.h>
@@ -21,9 +22,10 @@
 #include "keyway/host.h"
 #include "keyway/transport.h"
 
-extern "C" const kw_entry* kw_plugin_entry_transport_tcp(void);
+namespace keyway::transport_test {
 
-namespace keyway::transport_tcp {
+// Defined by the test binary: the entry of its transport.
+const kw_entry* TransportUnderTest();
 
 class TestHost {
  public:
@@ -214,7 +216,7 @@ class Member {
          const kw_identity* maybe_identity = nullptr,
          std::vector<std::pair<std::string, std::string>> options = {})
       : host_(maybe_identity), id_(id), url_(std::move(url)) {
-    const kw_descriptor* descriptor = kw_plugin_entry_transport_tcp()->plugins[0];
+    const kw_descriptor* descriptor = TransportUnderTest()->plugins[0];
     std::vector<kw_config_item> items;
     for (const auto& [key, value] : options) {
       items.push_back({key.c_str(), {reinterpret_cast<const uint8_t*>(value.data()), value.size()}, 0, 0});
@@ -279,4 +281,24 @@ class Member {
   int32_t listen_code_ = KW_OK;
 };
 
-}  // namespace keyway::transport_tcp
+// Members 1..count, each a peer of all others, all connected.
+inline std::vector<std::unique_ptr<Member>> Connected(
+    uint64_t count, std::vector<std::pair<std::string, std::string>> options = {}) {
+  std::vector<std::unique_ptr<Member>> members;
+  for (uint64_t id = 1; id <= count; ++id) {
+    members.push_back(std::make_unique<Member>(id, LocalUrl(FreePort()), "token", nullptr, options));
+    EXPECT_EQ(members.back()->listen_code(), KW_OK) << members.back()->error();
+  }
+  std::map<uint64_t, std::vector<std::string>> peers;
+  for (const auto& member : members) peers[member->id()] = {member->url()};
+  for (const auto& member : members) EXPECT_EQ(member->SetPeers(peers), KW_OK);
+  for (const auto& member : members) {
+    for (const auto& other : members) {
+      if (other == member) continue;
+      EXPECT_TRUE(member->sink().WaitForState(other->id(), KW_PEER_UP));
+    }
+  }
+  return members;
+}
+
+}  // namespace keyway::transport_test
