@@ -107,7 +107,7 @@ class BySearch {
         Steps& list = (*steps)[op.key];
         if ((op.flags & KW_PUT_IGNORE_VALUE) == 0) {
           list.push_back(Set(Number(op.value)));
-        } else if (!list.empty() && list.back().kind == SearchStep::Kind::kSet &&
+        } else if (!list.empty() && list.back().kind != SearchStep::Kind::kExpectNot &&
                    list.back().value == kAbsent) {
           list.push_back(Set(Number("")));  // This txn has deleted it before.
         }

@@ -219,15 +219,17 @@ class StrictChecker {
     return {at->second.begin(), at->second.end()};
   }
 
-  // Whether a revocation that got this revision in its reply has made it.
+  // Whether a revocation that got this revision in its reply has made it. It has not if a watch saw another
+  // change: then that one took the keys from the lease, and the revocation came after.
   bool ReplayRevoke(int64_t revision) {
+    const Seen& seen = seen_[static_cast<size_t>(revision - Order::kFirstRevision)];
     auto [at, end] = revokes_.equal_range(revision);
     for (; at != end; ++at) {
       const int64_t lease = history_.operations[at->second].request.lease;
-      std::vector<std::string> keys = Attached(lease);
-      if (keys.empty()) continue;
+      std::vector<WatchEvent> deletes = DeleteKeys(order_->map, Attached(lease), revision - 1);
+      if (deletes.empty() || (seen.count > 0 && !SameChanges(deletes, seen))) continue;
       attached_.erase(lease);
-      Commit({.operation = at->second, .lease = lease}, DeleteKeys(order_->map, keys, revision - 1));
+      Commit({.operation = at->second, .lease = lease}, std::move(deletes));
       return true;
     }
     return false;

@@ -171,6 +171,25 @@ TEST(Strict, MatchesDeletesOfUnknownOutcome) {
   EXPECT_NE(builder.Check(), "");
 }
 
+// The put of unknown outcome took the key from the lease just before that was revoked, at its revision.
+TEST(Strict, TakesARevocationThatFoundNoKeysAnyMore) {
+  Builder builder;
+  builder.Put("a", "1", 2, 10, 20).request.txn.then_ops[0].lease = 7;
+  builder.Put("a", "2", 0, 21, -1);
+  Operation& revoke = builder.Add(Kind::kLeaseRevoke, 0, "", 30, 40);
+  revoke.request.txn.then_ops.clear();
+  revoke.request.lease = 7;
+  revoke.outcome = Outcome::kOk;
+  revoke.response.revision = 3;
+  KeyValue first = Pair("a", "1", 2, 2, 1);
+  first.lease = 7;
+  builder.Observe(60, {PutOf(first), PutOf(Pair("a", "2", 2, 3, 2))});
+  EXPECT_EQ(builder.Check(), "");
+
+  builder.history.watches[0].batches[1].events[1] = DeleteOf("a", 3);
+  EXPECT_EQ(builder.Check(), "");  // Or it deleted the key, and the put was lost.
+}
+
 TEST(Strict, FindsAReadThatIsBehindAnAnswer) {
   Builder builder;
   builder.Put("a", "1", 2, 10, 20);
