@@ -4,7 +4,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help packages build run cluster test test-unit test-integration test-compat bench lint format \
+.PHONY: help packages build run cluster test test-unit test-integration test-compat sim bench lint format \
 	asan tsan clean
 
 JOBS ?= $(shell nproc)
@@ -81,6 +81,9 @@ test-compat: build ## the tours of etcd's clients only
 	$(call install,$(PACKAGES_TEST))
 	@$(MAKE) --no-print-directory $(VENV)/.ready
 	@$(PYTEST) $(if $(ARGS),$(ARGS),compat)
+
+sim: build ## the deterministic simulator for SECONDS=600; or ARGS='--seed 7 --trace', ARGS='--seeds 1..1000'
+	@build/bin/keyway-sim $(if $(ARGS),$(ARGS),--seconds $(or $(SECONDS),600))
 
 bench: build ## Keyway and etcd in turn under the same load; ARGS='--quick' or ARGS='--only put'
 	$(call install,$(PACKAGES_TEST))

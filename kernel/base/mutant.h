@@ -5,8 +5,8 @@
 //
 //   if (!mutant::Is(mutant::kAckBeforeSync)) WaitForTheDisk();
 //
-// The names are those of `keyway-sim --mutant`; the numbers D1, R9, ... those of the catalogue in
-// tests/mutants/README.md.
+// The names are those of `keyway-sim --mutant`; the numbers D1, R8, ... those of the
+// catalogue that they come from.
 #pragma once
 
 #include <string_view>
@@ -18,8 +18,6 @@ namespace keyway::mutant {
   X(kAckBeforeSync, "ack-before-sync", "D2: what the log has taken counts as durable")                     \
   X(kCompactionForgotten, "compaction-forgotten", "D4: a compaction counts as done when it is scheduled")  \
   X(kSnapshotUnmarked, "snapshot-unmarked", "D5: a snapshot that is being installed leaves no mark")       \
-  X(kVoteBeforeSync, "vote-before-sync", "R9: votes and terms count as durable before they are")           \
-  X(kChangeWithoutGuard, "change-without-guard", "R1: a membership change before an entry of the term")    \
   X(kStaleRead, "stale-read", "R8: a leader serves reads without asking a quorum")
 
 enum Id {

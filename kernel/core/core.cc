@@ -4,6 +4,7 @@
 #include <cstddef>
 
 #include "kernel/base/limits.h"
+#include "kernel/base/mutant.h"
 #include "kernel/core/keys_in_order.h"
 #include "kernel/core/snapshot.h"
 
@@ -140,9 +141,10 @@ void Core::DrainRaft() {
       }
       job->on_complete = [this, seq = output.append->seq](LogJob* done) {
         CompleteLog(done);
-        if (!failed_) raft_->OnDurable(seq);
+        if (!failed_ && !mutant::Is(mutant::kAckBeforeSync)) raft_->OnDurable(seq);
       };
       deps_.executor->Submit(Lane::kLog, std::move(job));
+      if (mutant::Is(mutant::kAckBeforeSync)) raft_->OnDurable(output.append->seq);
     }
     for (const raft::Message& message : output.messages) SendRaft(message);
     OnReadStates(output.reads);

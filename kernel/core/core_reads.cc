@@ -359,6 +359,9 @@ void Core::OnLeaseAnswer(Reader* reader) {
   const uint64_t query = reader->Fixed64();
   const int64_t ttl_s = static_cast<int64_t>(reader->Fixed64());
   const int64_t granted_ttl_s = static_cast<int64_t>(reader->Fixed64());
+  // While a snapshot is being installed, revision and keys are neither the old nor the new ones: it is asked
+  // again afterwards.
+  if (needs_snapshot_) return;
   auto at = lease_forwards_.find(query);
   if (!reader->ok() || at == lease_forwards_.end()) return;
   kw_request* request = at->second.request;

@@ -69,7 +69,9 @@ bool Core::RestoreItem(uint32_t table, std::string_view key, std::string_view va
     case kTableRevisions: {
       mvcc::RecordFields fields;
       if (key.size() != mvcc::kRevisionKeyBytes || !mvcc::DecodeRecord(value, &fields)) return false;
-      digest_.Add(mvcc_->RestoreRecord(mvcc::DecodeRevisionKey(key), value));
+      const mvcc::Revision revision = mvcc::DecodeRevisionKey(key);
+      if (fields.mod_revision != revision.main) return false;
+      digest_.Add(mvcc_->RestoreRecord(revision, value));
       return true;
     }
     default:

@@ -9,6 +9,7 @@
 #include <algorithm>
 
 #include "kernel/base/limits.h"
+#include "kernel/base/mutant.h"
 #include "kernel/core/core.h"
 #include "kernel/core/keys_in_order.h"
 #include "kernel/core/snapshot.h"
@@ -150,8 +151,10 @@ void Core::BeginInstall(uint64_t from, const Applied& applied) {
   entry_bytes_.clear();
   entry_bytes_total_ = 0;
   unwritten_ = std::make_unique<StoreBatch>();
-  unwritten_->Put(kTableMeta, kMetaInstalling, SharedBytes::Copy("1"));
-  unwritten_->Delete(kTableMeta, kMetaApplied);
+  if (!mutant::Is(mutant::kSnapshotUnmarked)) {
+    unwritten_->Put(kTableMeta, kMetaInstalling, SharedBytes::Copy("1"));
+    unwritten_->Delete(kTableMeta, kMetaApplied);
+  }
   for (uint32_t table : kSnapshotTables) unwritten_->Clear(table);
 }
 

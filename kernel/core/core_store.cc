@@ -5,6 +5,7 @@
 #include <algorithm>
 
 #include "kernel/base/limits.h"
+#include "kernel/base/mutant.h"
 #include "kernel/core/core.h"
 #include "kernel/core/snapshot.h"
 #include "keyway/crc32c.h"
@@ -35,7 +36,7 @@ Applied Core::CurrentApplied() const {
   applied.term = applied_term_;
   applied.revision = mvcc_->revision();
   applied.compact_revision = mvcc_->compact_revision();
-  applied.compacted = IsCompacted();
+  applied.compacted = IsCompacted() || mutant::Is(mutant::kCompactionForgotten);
   applied.cluster_id = identity_.cluster_id;
   applied.digest = DigestOf(membership_);
   return applied;

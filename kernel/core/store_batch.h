@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "kernel/base/bytes.h"
+#include "kernel/base/mutant.h"
 #include "kernel/core/store_format.h"
 #include "kernel/mvcc/record.h"
 #include "keyway/kv_store.h"
@@ -54,6 +55,11 @@ class StoreBatch {
     }
     kw_error failure{};
     failure.size = sizeof failure;
+    if (mutant::Is(mutant::kAppliedBeforeData) && ops.size() > 1) {
+      if (int32_t code = store->write(plugin, &ops.back(), 1, &failure); code != KW_OK) return code;
+      if (int32_t code = store->sync(plugin, &failure); code != KW_OK) return code;
+      ops.pop_back();
+    }
     int32_t code = store->write(plugin, ops.data(), ops.size(), &failure);
     if (code == KW_OK) code = store->sync(plugin, &failure);
     if (code != KW_OK) *error = failure.text;

@@ -1,20 +1,42 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "kernel/core/store_format.h"
 
+#include <utility>
+
 #include "kernel/base/coding.h"
+#include "keyway/crc32c.h"
 
 namespace keyway::core {
+namespace {
+
+// Both are believed without anything else that could tell a changed bit: an applied index that is too high
+// would have the log reset. So they end with a checksum.
+std::string Sealed(std::string bytes) {
+  const uint32_t crc = kw_crc32c(0, bytes.data(), bytes.size());
+  PutFixed32(&bytes, crc);
+  return bytes;
+}
+
+// Without the checksum; empty if it does not fit.
+std::string_view Unsealed(std::string_view bytes) {
+  if (bytes.size() < 4) return {};
+  Reader reader(bytes.substr(bytes.size() - 4));
+  bytes.remove_suffix(4);
+  return kw_crc32c(0, bytes.data(), bytes.size()) == reader.Fixed32() ? bytes : std::string_view();
+}
+
+}  // namespace
 
 std::string EncodeIdentity(const Identity& identity) {
   std::string out;
   PutFixed64(&out, identity.cluster_id);
   PutFixed64(&out, identity.member_id);
   PutFixed64(&out, identity.incarnation);
-  return out;
+  return Sealed(std::move(out));
 }
 
 std::optional<Identity> DecodeIdentity(std::string_view bytes) {
-  Reader reader(bytes);
+  Reader reader(Unsealed(bytes));
   Identity identity;
   identity.cluster_id = reader.Fixed64();
   identity.member_id = reader.Fixed64();
@@ -32,11 +54,11 @@ std::string EncodeApplied(const Applied& applied) {
   out.push_back(applied.compacted ? 1 : 0);
   PutFixed64(&out, applied.cluster_id);
   PutFixed64(&out, applied.digest);
-  return out;
+  return Sealed(std::move(out));
 }
 
 std::optional<Applied> DecodeApplied(std::string_view bytes) {
-  Reader reader(bytes);
+  Reader reader(Unsealed(bytes));
   Applied applied;
   applied.index = reader.Fixed64();
   applied.term = reader.Fixed64();

@@ -11,6 +11,7 @@
 
 #include "kernel/base/check.h"
 #include "kernel/base/limits.h"
+#include "kernel/base/mutant.h"
 #include "kernel/raft/raft_impl.h"
 
 namespace keyway::raft {
@@ -63,6 +64,7 @@ void Raft::Impl::StartReadRound() {
 void Raft::Impl::ConfirmReads() {
   KW_CHECK(role_ == Role::kLeader);
   VoterValues rounds;
+  if (mutant::Is(mutant::kStaleRead)) rounds.assign(configuration_.voters.size(), read_round_);
   if (IsVoter()) rounds.push_back(read_round_);
   for (const Progress& peer : peers_) {
     if (!peer.is_learner) rounds.push_back(peer.read_round);

@@ -274,10 +274,20 @@ bool LogStore::WaitForWork(std::unique_lock<std::mutex>& lock) {
   return AddMark() || !stopping_;
 }
 
-// Adds an empty flush that proves the last one, if that is not proven yet.
+// Adds a flush without entries that proves the last one, if that is not proven yet. Records that change
+// nothing carry its COMMIT into the next sector: one sector lost does not take both the end of a flush and
+// the proof of it.
 bool LogStore::AddMark() {
-  const bool fits = pending_.end_offset + 2 * kRecordBytes <= pending_.segment->header.file_bytes;
-  if (needs_mark_ && fits) StartFlush();
+  const uint64_t sector_end = (pending_.end_offset + kSectorBytes - 1) / kSectorBytes * kSectorBytes;
+  const bool fits = sector_end + 3 * kRecordBytes <= pending_.segment->header.file_bytes;
+  if (needs_mark_ && fits) {
+    StartFlush();
+    FlushEncoder& encoder = queue_.back()->encoder;
+    const uint64_t base = pending_.first - 1;
+    while (encoder.end_offset() < sector_end) {
+      encoder.AddBase(RecordType::kTruncate, base, pending_.terms.At(base));
+    }
+  }
   needs_mark_ = false;
   return !queue_.empty();
 }
@@ -316,7 +326,7 @@ std::unique_ptr<LogStore::Flush> LogStore::TakeFlush() {
 
 // Writes the flush and completes it, without the mutex meanwhile.
 void LogStore::FinishFlush(std::unique_ptr<Flush> flush, std::unique_lock<std::mutex>& lock) {
-  const bool is_mark = flush->completions.empty() && flush->encoder.records().size() <= 1;
+  const bool is_mark = flush->completions.empty();
   lock.unlock();
 
   if (failure_.ok()) WriteFlush(*flush);

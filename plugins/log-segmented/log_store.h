@@ -29,6 +29,7 @@ inline constexpr uint64_t kFlushBytesMax = 4 << 20;     // A flush is closed at 
 inline constexpr uint64_t kQueuedBytesMax = 32 << 20;   // Append waits above this.
 inline constexpr uint64_t kAppendBytesMax = 1 << 30;    // In one append; it must fit one segment.
 inline constexpr uint64_t kReadEntriesMax = 16384;      // In one read.
+inline constexpr uint64_t kSectorBytes = 512;           // What a disk may lose at once.
 inline constexpr uint64_t kReadGapBytesMax = 64 << 10;  // Dead bytes read along between two entries.
 
 struct Options {

@@ -40,7 +40,8 @@
 //   3. Damage below: flush n + 1 does not check out, but a record of sequence n + 2 or later does, in
 //      this or a later segment. DATA_LOSS with file and offset; nothing is changed on disk.
 //   4. Damage in the very last flush looks like 1. To shrink that window to the last moments, the
-//      writer adds an empty flush when it goes idle and at stop.
+//      writer adds a flush without entries when it goes idle and at stop. Its COMMIT lies in another
+//      sector than the end of the flush before it, so that one lost sector does not hide the loss.
 //   5. Switching segments: the next one has its name and header long before. Case 1 in its first
 //      flush leaves a segment without flushes behind: it is removed.
 //   6. Making a segment: it is called spare.tmp until its content is durable; removed if found.

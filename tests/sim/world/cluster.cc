@@ -62,6 +62,12 @@ void Cluster::StartMachine(size_t slot) {
   SimNode& node = *nodes_[slot];
   if (machine.role == Role::kSpare || machine.role == Role::kGone || machine.stays_down) return;
   if (node.is_running() || !failure_.empty()) return;
+  if (!StartAlone(slot)) OnDied(slot);
+}
+
+bool Cluster::StartAlone(size_t slot) {
+  Machine& machine = machines_[slot];
+  SimNode& node = *nodes_[slot];
   core::CoreConfig config;
   config.name = "n" + std::to_string(slot + 1);
   config.cluster_token = "sim";
@@ -84,8 +90,8 @@ void Cluster::StartMachine(size_t slot) {
   if (const std::string violation = node.log_violation(); !violation.empty()) {
     Fail("node " + std::to_string(slot + 1) + ": " + violation);
   }
-  if (!up) return OnDied(slot);
-  if (node.core()->member_id() != 0) machine.member_id = node.core()->member_id();
+  if (up && node.core()->member_id() != 0) machine.member_id = node.core()->member_id();
+  return up;
 }
 
 void Cluster::KillMachine(size_t slot, bool power_loss) {
@@ -111,7 +117,9 @@ void Cluster::OnTurned(size_t slot) {
   if (machine.role == Role::kJoining && core->raft() != nullptr && core->raft()->applied_index() > 0) {
     machine.role = Role::kMember;
   }
+  const uint64_t terms = raft_checker_.terms();
   raft_checker_.OnTurn(slot, *core, log_of_);
+  if (raft_checker_.terms() != terms) Disturb();  // A new leader.
   if (!raft_checker_.violation().empty()) Fail(raft_checker_.violation());
 }
 

@@ -44,6 +44,8 @@ class Cluster final : public World {
 
   // ---- for tests that drive it themselves ----
   void StartAll();
+  // Starts one process; false if it does not come up. It is not started again then.
+  bool StartAlone(size_t slot);
   // An orderly end of the process, and a new start after a while.
   void StopMachine(size_t slot, uint64_t restart_ns);
   // Runs until `until_ns`, or `done` holds, or something is wrong. Returns whether `done` holds.

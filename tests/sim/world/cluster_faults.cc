@@ -235,7 +235,8 @@ void Cluster::SlowDisk() {
 // At rest, never on all copies: only while all members are sound, and then on fewer than half of them.
 void Cluster::Damage() {
   const Membership* membership = KnownMembership();
-  if (swarm_.voters == 1 || membership == nullptr || membership->members().size() < swarm_.voters) return;
+  if (swarm_.voters == 1 || membership == nullptr) return;
+  if (membership->Configuration().voters.size() < swarm_.voters) return;
   const size_t damaged = static_cast<size_t>(
       std::count_if(machines_.begin(), machines_.end(), [](const Machine& m) { return m.is_damaged; }));
   const bool others_change = std::any_of(machines_.begin(), machines_.end(), [](const Machine& m) {

@@ -15,6 +15,7 @@
 #include <ctime>
 #include <string>
 
+#include "kernel/base/mutant.h"
 #include "tests/sim/world/run_seed.h"
 
 namespace keyway::sim {
@@ -100,6 +101,27 @@ int RunAll(const Arguments& arguments) {
   return failed == 0 ? 0 : 1;
 }
 
+// The figure of the bench: the default mix of three nodes over a fixed set of seeds.
+int Bench() {
+  double simulated = 0;
+  uint64_t faults = 0, operations = 0;
+  const double begin = CpuSeconds();
+  for (uint64_t seed = 1; seed <= 60; ++seed) {
+    Swarm swarm = Swarm::Draw(seed);
+    swarm.voters = 3;
+    RunOptions options;
+    options.seed = seed;
+    const RunResult result = RunSeed(options, swarm);
+    simulated += static_cast<double>(result.virtual_ns) * 1e-9;
+    faults += result.faults;
+    operations += result.operations_ok;
+  }
+  const double cpu = CpuSeconds() - begin;
+  std::printf("simulated seconds per CPU second: %.0f\nfaults per CPU second: %.0f\noperations per CPU second: %.0f\n",
+              simulated / cpu, static_cast<double>(faults) / cpu, static_cast<double>(operations) / cpu);
+  return 0;
+}
+
 int Usage(const char* what) {
   std::fprintf(stderr,
                "keyway-sim: %s\nusage: keyway-sim [--seed N | --seeds A..B] [--seconds S] [--three] [--twice] "
@@ -141,7 +163,15 @@ int Main(int argc, char** argv) {
       return Usage(("unknown argument " + name).c_str());
     }
   }
+  if (!arguments.mutant.empty()) {
+#ifdef KEYWAY_MUTANTS
+    if (!mutant::Choose(arguments.mutant)) return Usage(("there is no mutant " + arguments.mutant).c_str());
+#else
+    return Usage("mutants are not built in; configure with -DKEYWAY_MUTANTS=ON");
+#endif
+  }
   std::signal(SIGABRT, OnAbort);
+  if (arguments.bench) return Bench();
   return RunAll(arguments);
 }
 

@@ -5,6 +5,8 @@
 #include <utility>
 
 #include "kernel/core/peer_wire.h"
+#include "kernel/core/proposal.h"
+#include "kernel/raft/wire.h"
 
 namespace keyway::sim {
 namespace {
@@ -179,6 +181,7 @@ void SimNetwork::SendOne(Endpoint& endpoint, const kw_frame& frame) {
   if (at == endpoint.connections.end() || !at->second.is_up) return;
   Connection& connection = at->second;
   ++frames_sent_;
+  if (trace_->is_text()) NoteFrame(endpoint.slot, connection.slot, frame);
   if (IsBlocked(endpoint.slot, connection.slot) || random_.Chance(faults.loss_ppm)) {
     ++frames_lost_;
     return;
@@ -203,6 +206,48 @@ void SimNetwork::SendOne(Endpoint& endpoint, const kw_frame& frame) {
     Deliver(endpoint.slot, connection.slot, connection.target_life, endpoint.self_id, frame.lane, bytes,
             arrival - now + random_.Below(200 * kMillisecond));
   }
+}
+
+namespace {
+
+// Who asked for what, in an entry or on its way into one.
+std::string ProposalsIn(std::string_view bytes) {
+  Arena arena;
+  core::Proposal proposal;
+  std::string text;
+  for (core::ProposalReader reader(bytes); reader.Next(&arena, &proposal);) {
+    text += " " + std::to_string(static_cast<int>(proposal.kind)) + ":" + std::to_string(proposal.origin % 1000) +
+            "/" + std::to_string(proposal.id % 1'000'000);
+  }
+  return text;
+}
+
+}  // namespace
+
+// What a frame is, for whoever reads a trace.
+void SimNetwork::NoteFrame(size_t from, size_t to, const kw_frame& frame) {
+  Reader reader({reinterpret_cast<const char*>(frame.head.ptr), frame.head.len});
+  core::FrameHeader header;
+  if (!core::DecodeFrameHeader(&reader, &header)) return;
+  std::string text = "sends to n" + std::to_string(to + 1) + " kind " + std::to_string(static_cast<int>(header.kind)) +
+                     ", " + std::to_string(frame.head.len + frame.body.len) + " bytes";
+  if (header.kind == core::FrameKind::kRaft) {
+    if (const auto message = raft::DecodeMessage(reader.Raw(reader.remaining())); message.has_value()) {
+      text += ": message " + std::to_string(static_cast<int>(message->kind)) + " term " +
+              std::to_string(message->term) + " index " + std::to_string(message->index) + " log term " +
+              std::to_string(message->log_term) + " commit " + std::to_string(message->commit) + " reject " +
+              std::to_string(message->reject) + " entries " + std::to_string(message->entries.size());
+      for (size_t i = 0; i < message->entries.size() && message->entries.size() < 4; ++i) {
+        text += " [" + ProposalsIn(message->entries[i].data.view()) + " ]";
+      }
+    }
+  }
+  if (header.kind == core::FrameKind::kPropose) {
+    const std::string all = std::string(reader.Raw(reader.remaining())) +
+                            std::string(reinterpret_cast<const char*>(frame.body.ptr), frame.body.len);
+    text += ":" + ProposalsIn(std::string_view(all).substr(9));
+  }
+  trace_->Note(scheduler_->now_ns(), from + 1, text);
 }
 
 void SimNetwork::Deliver(size_t from, size_t to, uint64_t life, uint64_t sender, uint32_t lane,

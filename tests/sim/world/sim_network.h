@@ -80,6 +80,7 @@ class SimNetwork {
   void Lose(Endpoint& endpoint, uint64_t peer, Connection& connection);
   void Notify(size_t slot, uint64_t peer, uint32_t state, uint64_t delay_ns);
   size_t Send(Endpoint& endpoint, const kw_frame* frames, size_t count);
+  void NoteFrame(size_t from, size_t to, const kw_frame& frame);
   void SendOne(Endpoint& endpoint, const kw_frame& frame);
   void Deliver(size_t from, size_t to, uint64_t life, uint64_t sender, uint32_t lane,
                const std::shared_ptr<const std::string>& bytes, uint64_t delay_ns);

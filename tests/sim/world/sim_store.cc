@@ -102,6 +102,13 @@ std::string SimStore::Corrupt() {
   return "table " + std::to_string(table) + ": a bit of byte " + std::to_string(byte) + " of a value flipped";
 }
 
+void SimStore::VisitValues(
+    const std::function<void(uint32_t table, const std::string& key, std::string* value)>& visit) {
+  for (uint32_t table = 0; table < KW_KV_TABLE_COUNT; ++table) {
+    for (auto& [key, value] : (*tables_)[table]) visit(table, key, &value);
+  }
+}
+
 size_t SimStore::pairs() const {
   size_t count = 0;
   for (const Table& table : *tables_) count += table.size();

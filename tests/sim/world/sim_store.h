@@ -8,8 +8,10 @@
 // next call only.
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <deque>
+#include <functional>
 #include <map>
 #include <memory>
 #include <optional>
@@ -42,6 +44,8 @@ class SimStore {
   void Wipe();
   // Changes a bit of a value of a replicated table. Says what, or "" if there is none.
   std::string Corrupt();
+  // For tests: calls `visit` with each value, which it may change: damage at rest.
+  void VisitValues(const std::function<void(uint32_t table, const std::string& key, std::string* value)>& visit);
   size_t views_open() const { return views_open_; }
   size_t pairs() const;
 
