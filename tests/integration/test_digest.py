@@ -149,11 +149,13 @@ def forge(data_dir):
                     break
             changed = record.replace(b"needle", b"nettle")
             transaction.put(key, changed, db=revisions)
-            applied = bytearray(transaction.get(b"applied", db=meta))
-            digest = struct.unpack_from("<Q", applied, len(applied) - 8)[0]
+            # It ends with the digest and a checksum: kernel/core/store_format.cc.
+            applied = transaction.get(b"applied", db=meta)[:-12]
+            digest = struct.unpack("<Q", transaction.get(b"applied", db=meta)[-12:-4])[0]
             digest += item_hash(1, key, changed) - item_hash(1, key, record)
-            struct.pack_into("<Q", applied, len(applied) - 8, digest & MASK)
-            transaction.put(b"applied", bytes(applied), db=meta)
+            applied += struct.pack("<Q", digest & MASK)
+            applied += struct.pack("<I", crc32c(applied))
+            transaction.put(b"applied", applied, db=meta)
 
 
 @pytest.mark.parametrize("leads", [False, True], ids=["follower", "leader"])
