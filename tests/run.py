@@ -40,11 +40,10 @@ VARIANTS = [
     for transport in ("tcp", "grpc")
     for storage in ("lmdb", "rocksdb")
 ] + [{"KEYWAY_STORAGE": "mixed", "KEYWAY_TRANSPORT": "tcp", "KEYWAY_TLS": "1"}]
-# What the variants beyond the first run, with fewer rounds of kill -9: all but the suites that choose
-# variants themselves.
-VARIANT_SUITES = ["integration", "compat", "--ignore=integration/test_mutants.py"]
-VARIANT_SUITES += ["--ignore=integration/test_engines.py"]
-VARIANT_SUITES += ["--ignore=integration/test_operators_day.py"]
+# What the variants beyond the first run, with fewer rounds of kill -9. The other suites are about the
+# configuration, the tool and the host, or choose their variants themselves.
+VARIANT_SUITES = ["compat"]
+VARIANT_SUITES += [f"integration/test_{name}.py" for name in ("kill", "lifecycle", "durability", "digest")]
 VARIANT_ENVIRONMENT = {"KEYWAY_KILL_ROUNDS": "6"}
 
 

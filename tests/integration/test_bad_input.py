@@ -301,7 +301,7 @@ def start_expecting_failure(make_cluster, kind):
         pytest.skip("about Keyway's own configuration")
 
     def start(change, *arguments):
-        node = make_cluster(1, start=False).one
+        node = make_cluster(1, start=False, storage="lmdb").one
         node.directory.mkdir(parents=True, exist_ok=True)
         node.write_certificates()
         node.config_path.write_text(change(node.config()))
@@ -472,11 +472,10 @@ def test_full_store_refuses_puts_until_compaction_makes_room(make_cluster, kind)
     if kind == "etcd":
         pytest.skip("etcd needs a defragmentation and a disarmed alarm first")
     client = make_cluster(1, limits=["[limits]", 'quota_bytes = "8MiB"', ""]).one.client
-    value = bytes(1 << 20)
 
     def fill():
         for _ in range(40):
-            client.put(b"big", value)
+            client.put(b"big", random.randbytes(1 << 20))
 
     with pytest.raises(grpc.RpcError) as failure:
         fill()

@@ -48,7 +48,7 @@ CASES = [
          rule("kv-store.write shows another value", "reads-see-writes")),
     Case("storage", "keeps-a-call-slice",
          rule("kv-store.write used an argument", "argument-lifetime")),
-    Case("storage", "changes-a-result", rule("kv-store.get changed a result", "results-keep"),
+    Case("storage", "changes-a-result", rule("kv-store.cursor_next changed a result", "results-keep"),
          keys=600, reads=True),
     Case("storage", "gives-a-garbage-count",
          rule("kv-store.cursor_next gave", "count-within-capacity")),

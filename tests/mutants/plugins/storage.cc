@@ -4,6 +4,7 @@
 #include <atomic>
 #include <map>
 #include <memory>
+#include <mutex>
 #include <thread>
 
 #include "keyway/kv_store.h"
@@ -38,8 +39,9 @@ struct Batch {
 std::unique_ptr<Batch> held_back;
 const uint8_t* kept_slice = nullptr;
 int* volatile nowhere = nullptr;
-uint64_t writes = 0;                                                      // [store]
-std::map<kw_kv_view*, std::vector<std::unique_ptr<std::string>>> copies;  // Of one reader at a time.
+uint64_t writes = 0;  // [store]
+std::mutex copies_mutex;
+std::map<kw_kv_cursor*, std::vector<std::unique_ptr<std::string>>> copies;
 
 int32_t Write(kw_plugin*, const kw_kv_op* ops, size_t count, kw_error* error) {
   ++writes;
@@ -85,25 +87,11 @@ int32_t Sync(kw_plugin*, kw_error* error) {
 int32_t ViewOpen(kw_plugin*, kw_kv_view** out, kw_error* error) {
   return Inner().view_open(me.inner, out, error);
 }
-void ViewClose(kw_plugin*, kw_kv_view* view) {
-  if (me.is("changes-a-result")) copies.erase(view);
-  Inner().view_close(me.inner, view);
-}
+void ViewClose(kw_plugin*, kw_kv_view* view) { Inner().view_close(me.inner, view); }
 int32_t Get(kw_plugin*, kw_kv_view* view, uint32_t table, const kw_slice* keys, size_t count,
             kw_slice* values, kw_error* error) {
   if (me.is("throws-in-get")) throw 42;
-  const int32_t code = Inner().get(me.inner, view, table, keys, count, values, error);
-  if (me.is("changes-a-result") && code == KW_OK && count > 1) {
-    // The values of one call are overwritten by the next one, although they live until view_close.
-    auto& own = copies[view];
-    for (auto& old : own) old->assign(old->size(), 'X');
-    for (size_t i = 0; i < count; ++i) {
-      if (values[i].ptr == nullptr) continue;
-      own.push_back(std::make_unique<std::string>(View(values[i])));
-      values[i].ptr = reinterpret_cast<const uint8_t*>(own.back()->data());
-    }
-  }
-  return code;
+  return Inner().get(me.inner, view, table, keys, count, values, error);
 }
 int32_t CursorOpen(kw_plugin*, kw_kv_view* view, uint32_t table, kw_slice begin, kw_slice end,
                    uint32_t descending, kw_kv_cursor** out, kw_error* error) {
@@ -113,9 +101,23 @@ int32_t CursorNext(kw_plugin*, kw_kv_cursor* cursor, kw_kv_pair* pairs, size_t c
                    kw_error* error) {
   const int32_t code = Inner().cursor_next(me.inner, cursor, pairs, capacity, count, error);
   if (me.is("gives-a-garbage-count")) *count = capacity + 6;
+  if (me.is("changes-a-result") && code == KW_OK) {
+    // The values of one call are overwritten by the next one, although they live until cursor_close.
+    const std::lock_guard lock(copies_mutex);
+    auto& own = copies[cursor];
+    for (auto& old : own) old->assign(old->size(), 'X');
+    for (size_t i = 0; i < *count; ++i) {
+      own.push_back(std::make_unique<std::string>(View(pairs[i].value)));
+      pairs[i].value.ptr = reinterpret_cast<const uint8_t*>(own.back()->data());
+    }
+  }
   return code;
 }
-void CursorClose(kw_plugin*, kw_kv_cursor* cursor) { Inner().cursor_close(me.inner, cursor); }
+void CursorClose(kw_plugin*, kw_kv_cursor* cursor) {
+  Inner().cursor_close(me.inner, cursor);
+  const std::lock_guard lock(copies_mutex);
+  copies.erase(cursor);
+}
 int32_t Stats(kw_plugin*, kw_kv_stats* out, kw_error* error) { return Inner().stats(me.inner, out, error); }
 
 kw_kv_store table = {.size = sizeof(kw_kv_store),
