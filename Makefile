@@ -4,7 +4,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help packages build run cluster test test-unit test-integration test-compat sim bench lint format \
+.PHONY: help packages build run cluster test test-unit test-integration test-compat test-variants sim bench lint format \
 	asan tsan clean
 
 JOBS ?= $(shell nproc)
@@ -81,6 +81,11 @@ test-compat: build ## the tours of etcd's clients only
 	$(call install,$(PACKAGES_TEST))
 	@$(MAKE) --no-print-directory $(VENV)/.ready
 	@$(PYTEST) $(if $(ARGS),$(ARGS),compat)
+
+test-variants: build ## the cluster's suites on every engine, transport and TLS; ARGS='rocksdb-grpc-mtls'
+	$(call install,$(PACKAGES_TEST))
+	@$(MAKE) --no-print-directory $(VENV)/.ready
+	@$(VENV)/bin/python tests/run.py --variants $(ARGS)
 
 sim: build ## the deterministic simulator for SECONDS=600; or ARGS='--seed 7 --trace', ARGS='--seeds 1..1000'
 	@build/bin/keyway-sim $(if $(ARGS),$(ARGS),--seconds $(or $(SECONDS),600))

@@ -2,9 +2,8 @@
 """Runs all tests: ctest for the unit tests, pytest for the rest; ends with one plain closing line.
 
     tests/run.py [--no-unit] [suites or options of pytest]
-
-Without suites or options the integration tests and the client tours run once for each variant: engine,
-transport, and TLS on or off.
+    tests/run.py --variants [NAME ...]     the kill, lifecycle, durability, digest and client suites on every
+                                           other combination of engine, transport and TLS
 """
 
 import os
@@ -73,14 +72,19 @@ def main():
     arguments = sys.argv[1:]
     totals = Totals()
     paths.BUILD.mkdir(exist_ok=True)
-    if "--no-unit" in arguments:
+    variants = VARIANTS[:1]
+    if "--variants" in arguments:
+        names = [argument for argument in arguments if argument != "--variants"]
+        variants = [variant for variant in VARIANTS[1:] if not names or name_of(variant) in names]
+        arguments = []
+    elif "--no-unit" in arguments:
         arguments.remove("--no-unit")
     else:
         report = paths.BUILD / "junit-unit.xml"
         command = ["ctest", "--test-dir", str(paths.BUILD), "--output-on-failure"]
         command += ["--parallel", str(os.cpu_count()), "--output-junit", str(report)]
         run_step("unit tests (ctest)", command, report, totals)
-    for variant in VARIANTS[:1] if arguments else VARIANTS:
+    for variant in variants:
         name = name_of(variant)
         report = paths.BUILD / f"junit-{name}.xml"
         command = [sys.executable, "-m", "pytest", f"--junit-xml={report}"]
