@@ -7,6 +7,7 @@
 // origin, which proposes it again under a new id. So a proposal is never appended twice.
 #include "kernel/base/limits.h"
 #include "kernel/core/core.h"
+#include "kernel/core/keys_in_order.h"
 
 namespace keyway::core {
 namespace {
@@ -78,7 +79,8 @@ void Core::AskForProposals(uint64_t older_ms) {
   const uint64_t leader = raft_->leader();
   if (leader == 0 || leader == identity_.member_id || pending_.empty()) return;
   std::vector<uint64_t> ids;
-  for (const auto& [id, pending] : pending_) {
+  for (uint64_t id : KeysInOrder(pending_)) {
+    const PendingProposal& pending = pending_.find(id)->second;
     if (pending.term != raft_->term() || !pending.member_change.empty()) continue;
     if (pending.sent_ms + older_ms > now_ms()) continue;
     ids.push_back(id);
