@@ -37,8 +37,8 @@ Status LogStore::Open(const kw_host* maybe_host) {
 Status LogStore::Recover(kw_hard_state* hard_state, kw_log_bounds* bounds) {
   if (pool_ != nullptr) return Error(KW_FAILED_PRECONDITION, "recover: called twice");
   RecoveredLog log;
-  Status status =
-      log_segmented::Recover(file_system_, options_.directory, options_.segment_bytes, options_.ids, log_, &log);
+  Status status = log_segmented::Recover(file_system_, options_.directory, options_.segment_bytes,
+                                         options_.ids, log_, &log);
   if (!status.ok()) return status;
   *hard_state = log.hard_state;
   *bounds = log.bounds;
@@ -57,8 +57,7 @@ Status LogStore::Recover(kw_hard_state* hard_state, kw_log_bounds* bounds) {
   const uint64_t next_number = pending_.segment->header.number + 1;
   const SegmentPool::Options pool_options{options_.directory, options_.segment_bytes, options_.ids,
                                           options_.has_threads};
-  pool_ =
-      std::make_unique<SegmentPool>(file_system_, pool_options, next_number, std::move(log.spare), log_);
+  pool_ = std::make_unique<SegmentPool>(file_system_, pool_options, next_number, std::move(log.spare), log_);
   pool_->Retire(std::move(log.leftovers));
   if (options_.has_threads) flusher_ = std::thread([this] { RunFlusher(); });
   log_.Info("log_recovered", {{"dir", std::string_view(options_.directory)},

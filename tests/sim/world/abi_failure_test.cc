@@ -74,8 +74,8 @@ TEST(AbiFailure, EveryCallWithEveryCode) {
         Cluster cluster(1, SmallCluster(1), false);
         const std::string what =
             std::string(NameOf(call)) + " " + std::to_string(nth) + " fails with " + std::to_string(code);
-        ASSERT_NO_FATAL_FAILURE(
-            Live(&cluster, [&](SimNode& node) { node.FailCall(call, nth, code); }, what));
+        ASSERT_NO_FATAL_FAILURE(Live(
+            &cluster, [&](SimNode& node) { node.FailCall(call, nth, code); }, what));
         ++lives;
       }
     }
@@ -95,7 +95,8 @@ TEST(AbiFailure, DeathAtEveryCall) {
     for (uint64_t seed = 1; seed <= 3; ++seed) {
       Cluster cluster(seed, SmallCluster(1), false);
       const std::string what = "death at call " + std::to_string(nth) + ", seed " + std::to_string(seed);
-      ASSERT_NO_FATAL_FAILURE(Live(&cluster, [&](SimNode& node) { node.DieAtCall(nth); }, what));
+      ASSERT_NO_FATAL_FAILURE(Live(
+          &cluster, [&](SimNode& node) { node.DieAtCall(nth); }, what));
     }
   }
   std::printf("%llu calls\n", static_cast<unsigned long long>(calls));
@@ -111,7 +112,8 @@ TEST(AbiFailure, DeathAtEveryCallOfOneOfThree) {
   for (uint64_t nth = 1; nth <= calls; nth += nth < 50 ? 1 : 3) {
     Cluster cluster(nth, SmallCluster(3), false);
     const std::string what = "death at call " + std::to_string(nth) + " of one of three";
-    ASSERT_NO_FATAL_FAILURE(Live(&cluster, [&](SimNode& node) { node.DieAtCall(nth); }, what));
+    ASSERT_NO_FATAL_FAILURE(Live(
+        &cluster, [&](SimNode& node) { node.DieAtCall(nth); }, what));
   }
 }
 

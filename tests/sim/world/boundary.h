@@ -31,9 +31,12 @@ inline constexpr size_t kCallCount = 16;
 
 inline const char* NameOf(Call call) {
   static constexpr const char* kNames[kCallCount] = {
-      "store.write", "store.sync",      "store.view_open",  "store.get", "store.cursor_open", "store.cursor_next",
-      "store.stats", "log.recover",     "log.append",       "log.try_append", "log.read",     "log.truncate_prefix",
-      "log.reset",   "transport.listen", "transport.set_peers", "transport.send"};
+      "store.write",    "store.sync",        "store.view_open",
+      "store.get",      "store.cursor_open", "store.cursor_next",
+      "store.stats",    "log.recover",       "log.append",
+      "log.try_append", "log.read",          "log.truncate_prefix",
+      "log.reset",      "transport.listen",  "transport.set_peers",
+      "transport.send"};
   return kNames[static_cast<size_t>(call)];
 }
 

@@ -145,7 +145,8 @@ void Cluster::OnDied(size_t slot) {
     trace_.Note(scheduler_.now_ns(), slot + 1, "stopped cleanly: " + why);
   }
   const uint64_t delay = random_.Between(50, chaos_ ? 4000 : 500) * kMillisecond;
-  if (machines_[slot].role == Role::kMember || machines_[slot].role == Role::kJoining) PlanRestart(slot, delay);
+  if (machines_[slot].role == Role::kMember || machines_[slot].role == Role::kJoining)
+    PlanRestart(slot, delay);
 }
 
 // It stopped by itself, and no fault of this life explains it.
@@ -159,8 +160,8 @@ void Cluster::Explain(size_t slot) {
   if (machine.is_damaged) {
     // What it says must name what is wrong; then it is for the operator to replace it.
     const bool named = says("damage") || says("corrupt") || says("digest") || says("not what was written") ||
-                       says("is missing") || says("checksum") || says("under another name") || says("cannot be decoded") ||
-                       says("impossible");
+                       says("is missing") || says("checksum") || says("under another name") ||
+                       says("cannot be decoded") || says("impossible");
     if (named) {
       machine.role = Role::kGone;
       return;

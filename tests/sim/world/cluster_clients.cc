@@ -109,7 +109,8 @@ uint64_t Cluster::WatchOpen(size_t node, const kw_watch& watch) {
       if (cluster.nodes_[sink.slot]->dying()) return delivery->release(delivery);
       const uint64_t now = cluster.scheduler_.now_ns();
       cluster.trace_.Add(now, "deliver", sink.slot + 1, delivery->batch_count);
-      const uint64_t arrival = std::max(now + cluster.random_.Between(1, kDelayMaxNs), sink.last_arrival_ns + 1);
+      const uint64_t arrival =
+          std::max(now + cluster.random_.Between(1, kDelayMaxNs), sink.last_arrival_ns + 1);
       sink.last_arrival_ns = arrival;
       const uint64_t id = cluster.next_delivery_++;
       cluster.deliveries_[sink.slot].emplace(id, [delivery, target = sink.target](bool deliver) {

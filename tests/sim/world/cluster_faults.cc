@@ -64,7 +64,8 @@ void Cluster::PlanFaults() {
   Every(swarm_.pause_ns, [this] {
     size_t slot = 0;
     if (!RandomRunning(&slot)) return;
-    nodes_[slot]->Pause(scheduler_.now_ns() + random_.Between(10, random_.Coin() ? 500 : 8000) * kMillisecond);
+    nodes_[slot]->Pause(scheduler_.now_ns() +
+                        random_.Between(10, random_.Coin() ? 500 : 8000) * kMillisecond);
     Disturb();
   });
   Every(swarm_.partition_ns, [this] { Partition(); });
@@ -82,7 +83,8 @@ void Cluster::PlanFaults() {
       static void Run(Cluster* cluster, uint64_t delay_ns) {
         cluster->scheduler_.After(delay_ns, [cluster] {
           cluster->Operate();
-          const uint64_t mean = cluster->chaos_ ? std::max<uint64_t>(cluster->swarm_.member_ns, kSecond) : kSecond;
+          const uint64_t mean =
+              cluster->chaos_ ? std::max<uint64_t>(cluster->swarm_.member_ns, kSecond) : kSecond;
           Run(cluster, cluster->random_.Between(200 * kMillisecond, 2 * mean));
         });
       }

@@ -19,7 +19,8 @@ void Cluster::Ask(uint16_t kind, uint64_t id, size_t slot, bool is_learner,
                   std::function<void(int32_t code, uint64_t new_id)> done) {
   std::vector<size_t> up;
   for (size_t other = 0; other < nodes_.size(); ++other) {
-    if (IsUp(other) && machines_[other].role == Role::kMember && !machines_[other].is_leaving) up.push_back(other);
+    if (IsUp(other) && machines_[other].role == Role::kMember && !machines_[other].is_leaving)
+      up.push_back(other);
   }
   if (up.empty()) return;
   auto call = std::make_unique<MemberCall>();

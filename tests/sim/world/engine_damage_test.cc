@@ -47,8 +47,8 @@ TEST(EngineDamage, EveryBitOfEveryValue) {
   size_t bits = 0, refused = 0;
   for (const Place& place : places) {
     for (size_t bit = 0; bit < place.bits; ++bit, ++bits) {
-      const std::string what = "table " + std::to_string(place.table) + ", bit " + std::to_string(bit) + " of " +
-                               std::to_string(place.bits);
+      const std::string what = "table " + std::to_string(place.table) + ", bit " + std::to_string(bit) +
+                               " of " + std::to_string(place.bits);
       flip(place, bit);
       if (cluster.StartAlone(0)) {
         ASSERT_TRUE(node.core()->member_id() != 0) << what;

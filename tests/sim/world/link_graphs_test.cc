@@ -57,9 +57,8 @@ TEST(LinkGraphs, AQuorumThatCanTalkGoesOn) {
       }
       cluster.network().HealAll();
       std::string why;
-      const bool together = cluster.RunUntil(cluster.scheduler().now_ns() + kBound, [&] {
-        return cluster.IsTogether(&why);
-      });
+      const bool together =
+          cluster.RunUntil(cluster.scheduler().now_ns() + kBound, [&] { return cluster.IsTogether(&why); });
       EXPECT_TRUE(together) << why;
       EXPECT_TRUE(script.Put(1, "after", "1"));
       ASSERT_EQ(cluster.failure(), "");

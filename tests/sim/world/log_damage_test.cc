@@ -71,7 +71,10 @@ std::unique_ptr<SimDisk> MakeLog() {
   done.done = [](kw_completion*, int32_t code, const kw_error*) { EXPECT_EQ(code, KW_OK); };
   const auto append = [&](uint64_t index, uint64_t term, size_t bytes) {
     const std::string data(bytes, static_cast<char>('a' + index % 26));
-    kw_log_entry entry{index, term, 0, kw_crc32c(0, data.data(), data.size()),
+    kw_log_entry entry{index,
+                       term,
+                       0,
+                       kw_crc32c(0, data.data(), data.size()),
                        {reinterpret_cast<const uint8_t*>(data.data()), data.size()}};
     const kw_hard_state state{term, term % 3 + 1, index - 1};
     EXPECT_EQ(store.Append({&entry, 1}, &state, &done), KW_PENDING);
@@ -106,8 +109,8 @@ void CheckDamage(const SimDisk& disk, const State& expected, const std::string& 
   ASSERT_EQ(found.hard_state.vote, expected.hard_state.vote) << what;
   ASSERT_LE(found.bounds.first, expected.bounds.first) << what;
   const size_t more = static_cast<size_t>(expected.bounds.first - found.bounds.first);
-  ASSERT_TRUE(std::equal(expected.items.begin(), expected.items.end(), found.items.begin() + static_cast<ptrdiff_t>(more),
-                         found.items.end()))
+  ASSERT_TRUE(std::equal(expected.items.begin(), expected.items.end(),
+                         found.items.begin() + static_cast<ptrdiff_t>(more), found.items.end()))
       << what;
 }
 
@@ -130,8 +133,10 @@ TEST(LogDamage, EveryBitAndEverySector) {
     }
     for (size_t bit = 0; bit < size * 8; ++bit, ++bits) {
       ASSERT_NO_FATAL_FAILURE(CheckDamage(
-          *disk, expected, name, name + ": bit " + std::to_string(bit % 8) + " of byte " + std::to_string(bit / 8),
-          [&](std::vector<uint8_t>& bytes) { bytes[bit / 8] ^= static_cast<uint8_t>(1u << bit % 8); }, &refused));
+          *disk, expected, name,
+          name + ": bit " + std::to_string(bit % 8) + " of byte " + std::to_string(bit / 8),
+          [&](std::vector<uint8_t>& bytes) { bytes[bit / 8] ^= static_cast<uint8_t>(1u << bit % 8); },
+          &refused));
     }
   }
   std::printf("%zu bits, %zu sectors, %zu refused\n", bits, sectors, refused);

@@ -7,8 +7,8 @@
 //   keyway-sim --seconds 600          from --seeds' first one on, until the time is over
 //   keyway-sim --twice                each seed two times: the trace hashes must be equal
 //   keyway-sim --bench                simulated seconds for each second of the CPU
-#include <csignal>
 #include <cinttypes>
+#include <csignal>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
@@ -33,15 +33,17 @@ volatile uint64_t current_seed = 0;
 double CpuSeconds() { return static_cast<double>(std::clock()) / CLOCKS_PER_SEC; }
 
 void PrintReplay(uint64_t seed, const Arguments& arguments) {
-  std::printf("replay: keyway-sim --seed %" PRIu64 "%s%s%s --trace\n", seed, arguments.three ? " --three" : "",
-              arguments.mutant.empty() ? "" : " --mutant ", arguments.mutant.c_str());
+  std::printf("replay: keyway-sim --seed %" PRIu64 "%s%s%s --trace\n", seed,
+              arguments.three ? " --three" : "", arguments.mutant.empty() ? "" : " --mutant ",
+              arguments.mutant.c_str());
 }
 
 [[noreturn]] void OnAbort(int) {
   // The kernel has found its own state impossible: as much a finding as any.
   char text[96];
-  const int length = std::snprintf(text, sizeof text, "seed %" PRIu64 " FAILED: aborted\nreplay: keyway-sim --seed %" PRIu64 "\n",
-                                   current_seed, current_seed);
+  const int length = std::snprintf(
+      text, sizeof text, "seed %" PRIu64 " FAILED: aborted\nreplay: keyway-sim --seed %" PRIu64 "\n",
+      current_seed, current_seed);
   std::fwrite(text, 1, static_cast<size_t>(length), stderr);
   std::_Exit(3);
 }
@@ -64,15 +66,17 @@ int RunAll(const Arguments& arguments) {
   uint64_t seeds = 0, failed = 0, faults = 0, operations = 0, entries = 0;
   double simulated = 0;
   for (uint64_t seed = arguments.first;; ++seed) {
-    if (arguments.seconds == 0 ? seed > arguments.last
-                               : static_cast<uint64_t>(std::time(nullptr) - begin_wall) >= arguments.seconds) {
+    if (arguments.seconds == 0
+            ? seed > arguments.last
+            : static_cast<uint64_t>(std::time(nullptr) - begin_wall) >= arguments.seconds) {
       break;
     }
     const double before = CpuSeconds();
     RunResult result = RunOne(seed, arguments);
     if (arguments.twice && result.failure.empty()) {
       const RunResult again = RunOne(seed, arguments);
-      if (again.trace_hash != result.trace_hash) result.failure = "not deterministic: the trace hashes differ";
+      if (again.trace_hash != result.trace_hash)
+        result.failure = "not deterministic: the trace hashes differ";
     }
     ++seeds;
     faults += result.faults;
@@ -80,8 +84,9 @@ int RunAll(const Arguments& arguments) {
     entries += result.entries;
     simulated += static_cast<double>(result.virtual_ns) * 1e-9;
     if (arguments.verbose || arguments.first == arguments.last || !result.failure.empty()) {
-      std::printf("seed %" PRIu64 " %s hash %016" PRIx64 ": %.1f s simulated in %.2f s, %" PRIu64 " of %" PRIu64
-                  " operations, %" PRIu64 " faults, %" PRIu64 " entries, %" PRIu64 " terms, %" PRIu64 " events\n",
+      std::printf("seed %" PRIu64 " %s hash %016" PRIx64 ": %.1f s simulated in %.2f s, %" PRIu64
+                  " of %" PRIu64 " operations, %" PRIu64 " faults, %" PRIu64 " entries, %" PRIu64
+                  " terms, %" PRIu64 " events\n",
                   seed, result.failure.empty() ? "ok" : "FAILED", result.trace_hash,
                   static_cast<double>(result.virtual_ns) * 1e-9, CpuSeconds() - before, result.operations_ok,
                   result.operations, result.faults, result.entries, result.terms, result.events);
@@ -94,7 +99,8 @@ int RunAll(const Arguments& arguments) {
     std::fflush(stdout);
   }
   const double cpu = CpuSeconds() - begin;
-  std::printf("%" PRIu64 " seeds, %" PRIu64 " failed; %.0f s simulated in %.1f CPU s: %.0f times; %.0f faults, %.0f "
+  std::printf("%" PRIu64 " seeds, %" PRIu64
+              " failed; %.0f s simulated in %.1f CPU s: %.0f times; %.0f faults, %.0f "
               "operations and %.0f entries a CPU s\n",
               seeds, failed, simulated, cpu, simulated / cpu, static_cast<double>(faults) / cpu,
               static_cast<double>(operations) / cpu, static_cast<double>(entries) / cpu);
@@ -117,16 +123,19 @@ int Bench() {
     operations += result.operations_ok;
   }
   const double cpu = CpuSeconds() - begin;
-  std::printf("simulated seconds per CPU second: %.0f\nfaults per CPU second: %.0f\noperations per CPU second: %.0f\n",
-              simulated / cpu, static_cast<double>(faults) / cpu, static_cast<double>(operations) / cpu);
+  std::printf(
+      "simulated seconds per CPU second: %.0f\nfaults per CPU second: %.0f\noperations per CPU second: "
+      "%.0f\n",
+      simulated / cpu, static_cast<double>(faults) / cpu, static_cast<double>(operations) / cpu);
   return 0;
 }
 
 int Usage(const char* what) {
-  std::fprintf(stderr,
-               "keyway-sim: %s\nusage: keyway-sim [--seed N | --seeds A..B] [--seconds S] [--three] [--twice] "
-               "[--trace] [--verbose] [--history FILE] [--mutant NAME] [--bench]\n",
-               what);
+  std::fprintf(
+      stderr,
+      "keyway-sim: %s\nusage: keyway-sim [--seed N | --seeds A..B] [--seconds S] [--three] [--twice] "
+      "[--trace] [--verbose] [--history FILE] [--mutant NAME] [--bench]\n",
+      what);
   return 2;
 }
 

@@ -76,7 +76,8 @@ void RaftChecker::OnTurn(size_t slot, const core::Core& core,
   const raft::Raft& raft = *core.raft();
   Seen& seen = seen_[slot];
   if (raft.term() < seen.term) Violate("the term fell", slot, raft.term(), 0);
-  if (raft.commit_index() < seen.commit) Violate("the commit index fell", slot, raft.term(), raft.commit_index());
+  if (raft.commit_index() < seen.commit)
+    Violate("the commit index fell", slot, raft.term(), raft.commit_index());
   if (raft.applied_index() < seen.applied) {
     Violate("the applied index fell", slot, raft.term(), raft.applied_index());
   }

@@ -59,7 +59,8 @@ void SimDisk::PowerLoss() {
       if (begin < end) std::memcpy(inode->bytes.data() + begin, undo.durable.data(), end - begin);
     }
     inode->dirty.clear();
-    if (inode->bytes.size() > inode->durable_bytes && random_.Coin()) inode->bytes.resize(inode->durable_bytes);
+    if (inode->bytes.size() > inode->durable_bytes && random_.Coin())
+      inode->bytes.resize(inode->durable_bytes);
     inode->durable_bytes = inode->bytes.size();
   }
 }
@@ -222,7 +223,8 @@ SimDisk::Status SimDisk::Remove(const std::string& path) {
 }
 
 SimDisk::Status SimDisk::SyncDirectory(const std::string&) {
-  if (Status status = Begin(faults.sync_error_ppm, "fsync of the directory", false); !status.ok()) return status;
+  if (Status status = Begin(faults.sync_error_ppm, "fsync of the directory", false); !status.ok())
+    return status;
   if (Status status = End(); !status.ok()) return status;
   if (ignores_directory_sync) return {};
   durable_names_ = names_;

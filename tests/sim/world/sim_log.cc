@@ -170,7 +170,8 @@ void SimLog::CheckRecovered(const kw_hard_state& hard_state, const kw_log_bounds
     batch->release(batch);
   }
   const auto is_found = [&](const LogShadow& expected) {
-    if (expected.hard_state.term != found.hard_state.term || expected.hard_state.vote != found.hard_state.vote) {
+    if (expected.hard_state.term != found.hard_state.term ||
+        expected.hard_state.vote != found.hard_state.vote) {
       return false;
     }
     if (found.base_index > expected.base_index || found.last_index() != expected.last_index()) return false;

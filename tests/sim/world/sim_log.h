@@ -45,7 +45,8 @@ struct LogShadow {
 struct LogChange {
   enum class Kind : uint8_t { kAppend, kTruncatePrefix, kReset };
   Kind kind = Kind::kAppend;
-  uint64_t index = 0, term = 0;  // kAppend: of the first entry. kTruncatePrefix: first kept. kReset: the base.
+  uint64_t index = 0,
+           term = 0;  // kAppend: of the first entry. kTruncatePrefix: first kept. kReset: the base.
   std::vector<LogShadow::Entry> entries;
   bool has_hard_state = false;
   kw_hard_state hard_state{};

@@ -147,7 +147,8 @@ void SimNetwork::Watch() {
     for (auto& [peer, connection] : endpoint->connections) {
       if (!connection.is_up) continue;
       const Endpoint& target = *endpoints_[connection.slot];
-      const bool cut = IsBlocked(endpoint->slot, connection.slot) && IsBlocked(connection.slot, endpoint->slot);
+      const bool cut =
+          IsBlocked(endpoint->slot, connection.slot) && IsBlocked(connection.slot, endpoint->slot);
       const bool stale = !target.is_open || target.life != connection.target_life;
       if (!cut && !stale) {
         connection.blocked_since_ns = 0;
@@ -216,8 +217,8 @@ std::string ProposalsIn(std::string_view bytes) {
   core::Proposal proposal;
   std::string text;
   for (core::ProposalReader reader(bytes); reader.Next(&arena, &proposal);) {
-    text += " " + std::to_string(static_cast<int>(proposal.kind)) + ":" + std::to_string(proposal.origin % 1000) +
-            "/" + std::to_string(proposal.id % 1'000'000);
+    text += " " + std::to_string(static_cast<int>(proposal.kind)) + ":" +
+            std::to_string(proposal.origin % 1000) + "/" + std::to_string(proposal.id % 1'000'000);
   }
   return text;
 }
@@ -229,8 +230,9 @@ void SimNetwork::NoteFrame(size_t from, size_t to, const kw_frame& frame) {
   Reader reader({reinterpret_cast<const char*>(frame.head.ptr), frame.head.len});
   core::FrameHeader header;
   if (!core::DecodeFrameHeader(&reader, &header)) return;
-  std::string text = "sends to n" + std::to_string(to + 1) + " kind " + std::to_string(static_cast<int>(header.kind)) +
-                     ", " + std::to_string(frame.head.len + frame.body.len) + " bytes";
+  std::string text = "sends to n" + std::to_string(to + 1) + " kind " +
+                     std::to_string(static_cast<int>(header.kind)) + ", " +
+                     std::to_string(frame.head.len + frame.body.len) + " bytes";
   if (header.kind == core::FrameKind::kRaft) {
     if (const auto message = raft::DecodeMessage(reader.Raw(reader.remaining())); message.has_value()) {
       text += ": message " + std::to_string(static_cast<int>(message->kind)) + " term " +
@@ -284,7 +286,8 @@ const kw_transport* SimNetwork::table() const {
         self.is_listening = true;
         return KW_OK;
       },
-      [](kw_plugin* plugin, uint64_t self_id, const kw_peer* peers, size_t count, kw_error* error) -> int32_t {
+      [](kw_plugin* plugin, uint64_t self_id, const kw_peer* peers, size_t count,
+         kw_error* error) -> int32_t {
         Endpoint& self = Self(plugin);
         if (const int32_t code = self.boundary->Cross(Call::kTransportSetPeers); code != KW_OK) {
           error->code = code;

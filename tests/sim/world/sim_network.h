@@ -56,8 +56,8 @@ class SimNetwork {
   struct Connection {
     size_t slot = SIZE_MAX;  // Where it goes to.
     bool is_up = false;
-    uint64_t epoch = 0;           // Counts its lives: what is under way from an earlier one is lost.
-    uint64_t target_life = 0;     // Of the process at the other end.
+    uint64_t epoch = 0;        // Counts its lives: what is under way from an earlier one is lost.
+    uint64_t target_life = 0;  // Of the process at the other end.
     uint64_t last_arrival[2] = {0, 0};
     uint64_t blocked_since_ns = 0;
   };

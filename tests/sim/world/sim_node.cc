@@ -16,7 +16,8 @@ class TraceLogger final : public Logger {
   bool Enabled(uint32_t) const override { return trace_->is_text(); }
   void Write(uint32_t, std::string_view, std::string_view event, std::span<const kw_field> fields) override {
     std::string line(event);
-    for (const kw_field& field : fields) line.append(" ").append(field.key).append("=").append(ToView(field.value));
+    for (const kw_field& field : fields)
+      line.append(" ").append(field.key).append("=").append(ToView(field.value));
     trace_->Note(scheduler_->now_ns(), slot_ + 1, line);
   }
 
@@ -49,7 +50,8 @@ SimNode::~SimNode() {
 
 uint64_t SimNode::NowNs() const {
   const uint64_t passed = scheduler_->now_ns() - clock_world_ns_;
-  return clock_local_ns_ + passed / 1'000'000 * clock_rate_ppm_ + passed % 1'000'000 * clock_rate_ppm_ / 1'000'000;
+  return clock_local_ns_ + passed / 1'000'000 * clock_rate_ppm_ +
+         passed % 1'000'000 * clock_rate_ppm_ / 1'000'000;
 }
 
 void SimNode::SetClockRate(uint64_t ppm) {

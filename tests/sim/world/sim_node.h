@@ -84,9 +84,9 @@ class SimNode final : public Boundary, private core::Executor {
   void JumpClock(uint64_t ahead_ns) { clock_local_ns_ += ahead_ns; }
   uint64_t NowNs() const;
   NodeTiming timing;
-  uint64_t slow_factor = 1;         // Of the disks.
+  uint64_t slow_factor = 1;  // Of the disks.
   uint64_t disks_hang_until_ns = 0;
-  uint32_t store_error_ppm = 0;     // Of each call of the engine that may fail.
+  uint32_t store_error_ppm = 0;  // Of each call of the engine that may fail.
   // In this life a call was made to fail.
   bool had_fault() const { return had_fault_ || disk_.faults_injected() != disk_faults_before_; }
 

@@ -144,7 +144,8 @@ int32_t SimStore::CursorNext(Cursor* cursor, kw_kv_pair* pairs, size_t capacity,
     }
   } else {
     auto at = cursor->table->lower_bound(cursor->next);
-    while (*count < capacity && at != cursor->table->end() && !(cursor->has_end && at->first >= cursor->end)) {
+    while (*count < capacity && at != cursor->table->end() &&
+           !(cursor->has_end && at->first >= cursor->end)) {
       give(at->first, at->second);
       ++at;
     }
@@ -228,12 +229,25 @@ const kw_kv_store* SimStore::table() const {
     out->views_open = self.views_open_;
     return KW_OK;
   };
-  static constexpr kw_kv_store kPinned = {sizeof(kw_kv_store), KW_KV_CAP_PINNED_CURSOR, 1024, 0, 64u << 20,
-                                          kWrite, kSync, kViewOpen, kViewClose, kGet, kCursorOpen, kCursorNext,
-                                          kCursorClose, kStats, nullptr, nullptr};
-  static constexpr kw_kv_store kFleeting = {sizeof(kw_kv_store), 0, 511, 0, 16u << 20,
-                                            kWrite, kSync, kViewOpen, kViewClose, kGet, kCursorOpen,
-                                            kCursorNext, kCursorClose, kStats, nullptr, nullptr};
+  static constexpr kw_kv_store kPinned = {sizeof(kw_kv_store),
+                                          KW_KV_CAP_PINNED_CURSOR,
+                                          1024,
+                                          0,
+                                          64u << 20,
+                                          kWrite,
+                                          kSync,
+                                          kViewOpen,
+                                          kViewClose,
+                                          kGet,
+                                          kCursorOpen,
+                                          kCursorNext,
+                                          kCursorClose,
+                                          kStats,
+                                          nullptr,
+                                          nullptr};
+  static constexpr kw_kv_store kFleeting = {
+      sizeof(kw_kv_store), 0,    511,         0,           16u << 20,    kWrite, kSync,   kViewOpen,
+      kViewClose,          kGet, kCursorOpen, kCursorNext, kCursorClose, kStats, nullptr, nullptr};
   return engine_ == Engine::kPinned ? &kPinned : &kFleeting;
 }
 

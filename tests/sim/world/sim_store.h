@@ -29,7 +29,8 @@ class SimStore {
  public:
   enum class Engine : uint8_t { kPinned, kFleeting };
 
-  SimStore(Engine engine, uint64_t seed) : engine_(engine), random_(seed), tables_(std::make_shared<Tables>()) {
+  SimStore(Engine engine, uint64_t seed)
+      : engine_(engine), random_(seed), tables_(std::make_shared<Tables>()) {
     plugin_.size = sizeof plugin_;
     plugin_.self = this;
   }
@@ -45,7 +46,8 @@ class SimStore {
   // Changes a bit of a value of a replicated table. Says what, or "" if there is none.
   std::string Corrupt();
   // For tests: calls `visit` with each value, which it may change: damage at rest.
-  void VisitValues(const std::function<void(uint32_t table, const std::string& key, std::string* value)>& visit);
+  void VisitValues(
+      const std::function<void(uint32_t table, const std::string& key, std::string* value)>& visit);
   size_t views_open() const { return views_open_; }
   size_t pairs() const;
 
@@ -79,7 +81,7 @@ class SimStore {
   Random random_;
   kw_plugin plugin_{};
   Boundary* boundary_ = nullptr;
-  std::shared_ptr<Tables> tables_;         // Shared with views: copied before a change if there are any.
+  std::shared_ptr<Tables> tables_;          // Shared with views: copied before a change if there are any.
   std::deque<std::vector<Undo>> unsynced_;  // Of each batch since the last sync, how to take it back.
   size_t views_open_ = 0;
 };

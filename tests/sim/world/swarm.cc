@@ -51,7 +51,8 @@ Swarm Swarm::Draw(uint64_t seed) {
 std::string Swarm::Text() const {
   std::string text = std::to_string(voters) + " voters, " + std::to_string(chaos_ns / kSecond) + " s";
   const auto add = [&](const char* name, uint64_t mean_ns) {
-    if (mean_ns != 0) text += std::string(", ") + name + " each " + std::to_string(mean_ns / kMillisecond) + " ms";
+    if (mean_ns != 0)
+      text += std::string(", ") + name + " each " + std::to_string(mean_ns / kMillisecond) + " ms";
   };
   add("crash", crash_ns);
   add("crash at a call", crash_at_call_ns);

@@ -30,7 +30,7 @@ struct Swarm {
   NodeTiming timing;
 
   // Mean time between two faults of a kind; 0: none.
-  uint64_t crash_ns = 0;         // A process dies between turns, or the machine loses its power.
+  uint64_t crash_ns = 0;          // A process dies between turns, or the machine loses its power.
   uint64_t crash_at_call_ns = 0;  // It dies at a call of a plugin.
   uint64_t crash_all_ns = 0;
   uint64_t stop_ns = 0;  // An orderly restart.
