@@ -13,11 +13,11 @@
 
 namespace keyway::mutant {
 
-#define KW_MUTANTS(X)                                                                                      \
-  X(kAppliedBeforeData, "applied-before-data", "D1: the applied index is durable before its data")         \
-  X(kAckBeforeSync, "ack-before-sync", "D2: what the log has taken counts as durable")                     \
-  X(kCompactionForgotten, "compaction-forgotten", "D4: a compaction counts as done when it is scheduled")  \
-  X(kSnapshotUnmarked, "snapshot-unmarked", "D5: a snapshot that is being installed leaves no mark")       \
+#define KW_MUTANTS(X)                                                                                     \
+  X(kAppliedBeforeData, "applied-before-data", "D1: the applied index is durable before its data")        \
+  X(kAckBeforeSync, "ack-before-sync", "D2: what the log has taken counts as durable")                    \
+  X(kCompactionForgotten, "compaction-forgotten", "D4: a compaction counts as done when it is scheduled") \
+  X(kSnapshotUnmarked, "snapshot-unmarked", "D5: a snapshot that is being installed leaves no mark")      \
   X(kStaleRead, "stale-read", "R8: a leader serves reads without asking a quorum")
 
 enum Id {

@@ -57,7 +57,7 @@ struct Config {
   uint64_t txn_ops_max = 0;
   uint64_t quota_bytes = 0;  // 0: no quota.
   uint64_t cache_bytes = 0;
-  uint64_t digest_interval_ms = 0;  // 0: no digests.
+  uint64_t digest_interval_ms = 0;    // 0: no digests.
   std::string check_level = "cheap";  // "off", "cheap" or "full": see kernel/plugin/check.
   uint64_t check_core_warn_ms = 0;
   uint64_t check_warn_ms = 0;
