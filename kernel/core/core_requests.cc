@@ -65,7 +65,7 @@ void Core::Fail(kw_request* request, Outcome outcome, std::string_view text) {
   error.code = outcome.code;
   error.detail = outcome.detail;
   const size_t length = std::min(text.size(), sizeof(error.text) - 1);
-  std::memcpy(error.text, text.data(), length);
+  if (length != 0) std::memcpy(error.text, text.data(), length);
   request->done(request, outcome.code, &error, nullptr);
 }
 
