@@ -91,13 +91,14 @@ class Bench:
 
     def load(self, cluster, endpoints, *arguments):
         pids = ",".join(map(str, cluster.pids))
-        return loadgen.run(endpoints, "--server-pid", pids, *arguments)
+        return loadgen.run(endpoints, "--server-pid", pids, *arguments, tls=cluster.client_files)
 
     def fill(self, node, count, prefix="bench/"):
         loadgen.run(
             node.endpoint,
             *["--mode", "put", "-c", 10, "-m", 20, "--order", "sequential", "--prefix", prefix],
             *["--value-size", VALUE_BYTES, "--count", count],
+            tls=node.cluster.client_files,
         )
 
     def shapes(self, kind, cluster, node, mode):

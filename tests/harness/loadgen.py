@@ -49,9 +49,9 @@ class Load:
         return result
 
 
-def run(endpoints, *arguments):
+def run(endpoints, *arguments, tls=None):
     """One load from start to end; a failed one raises."""
-    report = Load(endpoints, *arguments).wait()
+    report = Load(endpoints, *arguments, tls=tls).wait()
     if report["exit_code"] != 0:
         raise RuntimeError(f"keyway-loadgen failed: {report}")
     return report
