@@ -124,6 +124,7 @@ def test_leader_whose_disk_hangs_hands_over(make_cluster, kind):
         stall = node.directory / "stall"
         node.wrapper = [
             "env", f"LD_PRELOAD={paths.BUILD / 'tests' / 'slow_disk.so'}", f"KEYWAY_STALL_FILE={stall}",
+            "ASAN_OPTIONS=verify_asan_link_order=0",  # Otherwise its runtime must come first.
         ]  # fmt: skip
     cluster.start()
     slow = cluster.leader()
