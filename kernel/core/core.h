@@ -226,7 +226,7 @@ class Core {
   void OnPropose(const FrameHeader& header, Reader* reader);
   void OnProposeResult(Reader* reader);
   void OnProposeQuery(uint64_t from, Reader* reader);
-  void OnProposeLost(Reader* reader);
+  void OnProposeLost(uint64_t from, Reader* reader);
   void AskForProposals(uint64_t older_ms);
   void AskForOldProposals();
 

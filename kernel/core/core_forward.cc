@@ -101,10 +101,11 @@ void Core::AskForOldProposals() {
   AskForProposals(kAskAfterMs);
 }
 
-void Core::OnProposeLost(Reader* reader) {
+void Core::OnProposeLost(uint64_t from, Reader* reader) {
   const uint64_t term = reader->Fixed64();
   const uint32_t count = reader->Fixed32();
-  if (!reader->ok() || term != raft_->term() || reader->remaining() != count * 8u) return;
+  if (!reader->ok() || from != raft_->leader() || term != raft_->term()) return;
+  if (reader->remaining() != count * 8u) return;
   for (uint32_t i = 0; i < count; ++i) {
     auto at = pending_.find(reader->Fixed64());
     if (at == pending_.end() || at->second.term != term) continue;

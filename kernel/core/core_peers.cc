@@ -205,7 +205,7 @@ void Core::OnFrame(uint64_t peer, std::string_view bytes) {
     case FrameKind::kProposeQuery:
       return OnProposeQuery(header.from, &reader);
     case FrameKind::kProposeLost:
-      return OnProposeLost(&reader);
+      return OnProposeLost(header.from, &reader);
     case FrameKind::kRefused:
       return;
   }

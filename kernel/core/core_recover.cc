@@ -261,7 +261,12 @@ bool Core::Recover(std::string* error) {
   compacted_saved_ = at.compacted;
   stored_index_ = at.index;
   applied_term_ = at.term;
-  if (hard_state.term < at.term) {
+  if (hard_state.term < at.term && log_reset) {
+    // The node ended between the last batch of the snapshot and the hard state. It has not voted in the
+    // snapshot's term: a vote is durable before it is sent.
+    initial.hard_state.term = at.term;
+    initial.hard_state.vote = 0;
+  } else if (hard_state.term < at.term) {
     *error = "the log is of an earlier time than the store: it knows term " +
              std::to_string(hard_state.term) + ", the store has applied entries of term " +
              std::to_string(at.term) + ". Votes and acknowledged entries were lost with the right one" +
