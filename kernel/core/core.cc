@@ -188,6 +188,7 @@ void Core::OnRoleMayHaveChanged() {
     Log(deps_.logger, KW_LOG_INFO, "leader_elected",
         {{"member", HexId(identity_.member_id)}, {"term", term}});
     leases_.Promote(static_cast<int64_t>(now_ms()), 0);
+    mark_proposed_ms_ = now_ms();  // A start or a failover is no time for a full read of the store.
   }
   if (role != raft::Role::kLeader && last_role_ == raft::Role::kLeader) {
     Log(deps_.logger, KW_LOG_INFO, "leadership_lost", {{"term", term}, {"leader", HexId(leader)}});

@@ -377,7 +377,7 @@ class Core {
     bool is_judged = false;
   };
   Round round_;
-  uint64_t mark_proposed_ms_ = 0;
+  uint64_t mark_proposed_ms_ = 0;  // Or when this member became leader.
   bool scrubbing_ = false;
   uint64_t scrub_not_before_ms_ = 0;
 
