@@ -8,9 +8,11 @@
 #include <sys/eventfd.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <csignal>
 #include <cstring>
+#include <ctime>
 #include <utility>
 
 #include "connection.h"
@@ -24,6 +26,11 @@ namespace {
 constexpr uint64_t kTlsRefreshNs = 1'000'000'000;
 constexpr size_t kReauthenticationsPerTurn = 32;
 constexpr int kHandshakeStepsPerTurn = 16;
+// Beside requests that are being served.
+constexpr int kHandshakeStepsPerTurnYielding = 1;
+constexpr uint64_t kServedLatelyNs = 20'000'000;
+constexpr uint64_t kYieldNsMin = 100'000;
+constexpr uint64_t kYieldNsMax = 5'000'000;
 
 // To a serving thread: the TLS material has changed.
 struct MaterialChanged final : Posted {
@@ -262,6 +269,7 @@ void IoThread::DrainDeliveries() {
 
 void IoThread::SubmitBatch() {
   if (batch_.empty()) return;
+  submitted_at_ns_.store(now_ns_, std::memory_order_relaxed);
   server_->kernel->submit(server_->host, batch_.data(), batch_.size());
   batch_.clear();
 }
@@ -302,7 +310,9 @@ void IoThread::PollOnce() {
   const int count = epoll_wait(epoll_fd_, events, kEventsMax, timeout_ms);
   is_asleep_.store(false, std::memory_order_relaxed);
   now_ns_ = server_->clock.MonoNs();
-  handshake_steps_left_ = kHandshakeStepsPerTurn;
+  if (is_for_handshakes_) {
+    handshake_steps_left_ = OthersAreServed() ? kHandshakeStepsPerTurnYielding : kHandshakeStepsPerTurn;
+  }
   for (int i = 0; i < count; ++i) {
     auto* const pollable = static_cast<Pollable*>(events[i].data.ptr);
     if (pollable != nullptr) {
@@ -351,6 +361,22 @@ void IoThread::RefreshTls() {
   timers_.Set(&tls_timer_, now_ns_ + kTlsRefreshNs);
 }
 
+bool IoThread::OthersAreServed() const {
+  for (const IoThread* thread : server_->io_threads) {
+    if (thread->submitted_at_ns() + kServedLatelyNs > now_ns_) return true;
+  }
+  return false;
+}
+
+// Handshakes get at most a third of a processor while requests are served: a turn is short, and after it the
+// thread rests twice as long. Whoever waits for the processor meanwhile waits for one step at most.
+void IoThread::YieldToServing() {
+  if (!OthersAreServed()) return;
+  const uint64_t worked_ns = server_->clock.MonoNs() - now_ns_;
+  const timespec rest = {0, static_cast<long>(std::clamp(2 * worked_ns, kYieldNsMin, kYieldNsMax))};
+  nanosleep(&rest, nullptr);
+}
+
 void IoThread::Run() {
   pthread_setname_np(pthread_self(),
                      is_for_handshakes_ ? "api-etcd/tls" : ("api-etcd/" + std::to_string(index_)).c_str());
@@ -369,6 +395,7 @@ void IoThread::Run() {
     SubmitBatch();
     FlushDirty();
     DestroyRetired();
+    if (is_for_handshakes_ && stop_phase_ == 0) YieldToServing();
   }
 }
 

@@ -98,6 +98,10 @@ class IoThread {
   void Unpoll(int fd);
   // False: enough handshakes for this turn; epoll tells of the connection again.
   bool TakeHandshakeStep() { return handshake_steps_left_-- > 0; }
+  // Of the thread of the handshakes: requests came in lately, on the threads that serve.
+  bool OthersAreServed() const;
+  // [any] When requests were last submitted, 0 for never.
+  uint64_t submitted_at_ns() const { return submitted_at_ns_.load(std::memory_order_relaxed); }
   // Where a connection whose handshake is over goes.
   IoThread* NextServingThread();
   // The connection's certificate is checked again, a few connections a turn.
@@ -137,6 +141,7 @@ class IoThread {
   void RefreshTls();
   void StepReauthentications();
   void FreeHandshakeSlot(Connection* connection);
+  void YieldToServing();
   bool IsFinished() const;
 
   Server* const server_;
@@ -153,6 +158,9 @@ class IoThread {
   // Posts and deliveries whose caller is through with this object; see ~IoThread.
   alignas(64) std::atomic<uint64_t> handed_over_count_ = 0;
   alignas(64) std::atomic<bool> is_asleep_ = false;
+
+  // Read by the thread of the handshakes.
+  alignas(64) std::atomic<uint64_t> submitted_at_ns_ = 0;
 
   // Of the loop.
   alignas(64) uint64_t now_ns_ = 0;

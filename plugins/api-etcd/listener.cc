@@ -150,7 +150,9 @@ void Listener::Pause() {
 }
 
 void Listener::OnEvents(uint32_t) {
-  const uint32_t accepts_max = is_tls_ ? kTlsAcceptsPerTurnMax : kAcceptsPerTurnMax;
+  const uint32_t accepts_max = !is_tls_                        ? kAcceptsPerTurnMax
+                               : accepting_->OthersAreServed() ? kTlsAcceptsPerTurnYielding
+                                                               : kTlsAcceptsPerTurnMax;
   for (uint32_t i = 0; i < accepts_max && fd_ >= 0; ++i) {
     sockaddr_storage address = {};
     socklen_t address_bytes = sizeof address;

@@ -30,6 +30,7 @@ class Listener final : public Pollable {
  private:
   static constexpr uint32_t kAcceptsPerTurnMax = 64;
   static constexpr uint32_t kTlsAcceptsPerTurnMax = 1024;  // The queue of the socket.
+  static constexpr uint32_t kTlsAcceptsPerTurnYielding = 4;
 
   explicit Listener(Server* server) : server_(server) {}
   int32_t BindUnix(const std::string& path, kw_error* error);
