@@ -7,6 +7,7 @@
 #include "kernel/base/mutant.h"
 #include "kernel/core/keys_in_order.h"
 #include "kernel/core/snapshot.h"
+#include "keyway/crc32c.h"
 
 namespace keyway::core {
 namespace {
@@ -149,25 +150,40 @@ void Core::DrainRaft() {
     for (const raft::Message& message : output.messages) SendRaft(message);
     OnReadStates(output.reads);
     for (const raft::LogRead& read : output.log_reads) {
-      auto entries = std::make_shared<std::vector<raft::Entry>>();
+      struct Result {
+        std::vector<raft::Entry> entries;
+        std::string damage;
+      };
+      auto result = std::make_shared<Result>();
       OnLane(
           Lane::kRead,
-          [this, read, entries] {
+          [this, read, result] {
             kw_log_batch* batch = nullptr;
             kw_error error{};
             error.size = sizeof error;
-            if (deps_.log->read(deps_.log_plugin, read.begin, read.end, read.bytes_max, &batch, &error) !=
-                KW_OK) {
-              return;  // Truncated meanwhile: Raft finds out and sends a snapshot.
-            }
+            const int32_t code =
+                deps_.log->read(deps_.log_plugin, read.begin, read.end, read.bytes_max, &batch, &error);
+            if (code == KW_DATA_LOSS) result->damage = error.text;
+            if (code != KW_OK) return;  // Truncated meanwhile: Raft finds out and sends a snapshot.
             for (size_t i = 0; i < batch->entry_count; ++i) {
               const kw_log_entry& entry = batch->entries[i];
-              entries->push_back({entry.index, entry.term, static_cast<raft::EntryKind>(entry.kind),
-                                  entry.crc32c, SharedBytes::Copy(ToView(entry.data))});
+              if (kw_crc32c(0, entry.data.ptr, entry.data.len) != entry.crc32c) {
+                result->damage = "entry " + std::to_string(entry.index) + " is not what was written";
+                break;
+              }
+              result->entries.push_back({entry.index, entry.term, static_cast<raft::EntryKind>(entry.kind),
+                                         entry.crc32c, SharedBytes::Copy(ToView(entry.data))});
             }
             batch->release(batch);
           },
-          [this, read, entries] { raft_->OnLogRead(read.peer, read.begin, std::move(*entries)); });
+          [this, read, result] {
+            if (result->damage.empty()) {
+              return raft_->OnLogRead(read.peer, read.begin, std::move(result->entries));
+            }
+            Log(deps_.logger, KW_LOG_ERROR, "log_damaged",
+                {{"error", std::string_view(result->damage)}, {"sends_snapshot_to", HexId(read.peer)}});
+            raft_->OnLogDamaged(read.peer, read.begin);
+          });
     }
     for (raft::NodeId peer : output.snapshots) StartSnapshot(peer);
   }

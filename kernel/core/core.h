@@ -270,6 +270,8 @@ class Core {
   // ---- core_recover.cc ----
   bool ReadEngine(std::string* error, std::optional<Identity>* identity, std::optional<Applied>* applied,
                   bool* installing, bool* log_reset);
+  bool SalvageLog(raft::NodeId self, const Applied& applied, const std::string& damage,
+                  kw_hard_state* hard_state, kw_log_bounds* bounds, std::string* error);
   bool RestoreFromEngine(std::string* error);
   // Takes an item of the engine or of a snapshot into the state in memory, and into the digest.
   bool RestoreItem(uint32_t table, std::string_view key, std::string_view value, Membership* membership);
@@ -284,8 +286,9 @@ class Core {
 
   // Who we are.
   Identity identity_;
-  bool joining_ = false;   // No member id yet: a running cluster has to name us.
-  bool adopting_ = false;  // It has, and that is being made durable.
+  std::optional<Promise> promise_;  // Of a damaged log: see core_salvage.cc.
+  bool joining_ = false;            // No member id yet: a running cluster has to name us.
+  bool adopting_ = false;           // It has, and that is being made durable.
   std::vector<std::string> self_peer_urls_;
   std::map<uint64_t, uint64_t> incarnations_seen_;  // Of members, before they have published theirs.
   std::map<uint64_t, uint64_t> refused_ms_;         // When each was told last.

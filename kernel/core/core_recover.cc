@@ -11,17 +11,11 @@
 //   empty    there   the store was lost: refused
 #include "kernel/base/limits.h"
 #include "kernel/core/core.h"
+#include "kernel/core/replace_hint.h"
 #include "kernel/core/snapshot.h"
 #include "keyway/crc32c.h"
 
 namespace keyway::core {
-namespace {
-
-constexpr const char* kReplaceHint =
-    "; replace this member: `keywayctl member remove`, `keywayctl member add`, then start it with an "
-    "empty data directory and [cluster] state = \"existing\"";
-
-}  // namespace
 
 bool Core::ReadEngine(std::string* error, std::optional<Identity>* identity, std::optional<Applied>* applied,
                       bool* installing, bool* log_reset) {
@@ -38,6 +32,9 @@ bool Core::ReadEngine(std::string* error, std::optional<Identity>* identity, std
       *installing = true;
     } else if (key == kMetaLogReset) {
       *log_reset = true;
+    } else if (key == kMetaLogPromise) {
+      promise_ = DecodePromise(value);
+      sound = sound && promise_.has_value();
     } else if (key == kMetaFenced) {
       fenced = value;
     }
@@ -189,8 +186,12 @@ bool Core::Recover(std::string* error) {
   kw_log_bounds bounds{};
   kw_error failure{};
   failure.size = sizeof failure;
-  if (deps_.log->recover(deps_.log_plugin, &hard_state, &bounds, &failure) != KW_OK) {
+  const int32_t code = deps_.log->recover(deps_.log_plugin, &hard_state, &bounds, &failure);
+  if (code == KW_DATA_LOSS && identity.has_value() && applied.has_value() && !installing && !log_reset) {
+    if (!SalvageLog(identity->member_id, *applied, failure.text, &hard_state, &bounds, error)) return false;
+  } else if (code != KW_OK) {
     *error = std::string("the log cannot be recovered: ") + failure.text;
+    if (code == KW_DATA_LOSS) *error += kReplaceHint;
     return false;
   }
   const bool log_empty = bounds.last < bounds.first && hard_state.term == 0 && bounds.first == 1;
@@ -319,6 +320,10 @@ bool Core::Recover(std::string* error) {
   initial.applied = installing ? initial.base_index : at.index;
   initial.hard_state.commit = std::max(initial.hard_state.commit, initial.applied);
   initial.configuration = membership_.Configuration();
+  if (promise_.has_value()) {
+    initial.promised_index = promise_->index;
+    initial.promised_term = promise_->term;
+  }
   hub_ = std::make_unique<watch::WatchHub>(change_source_.get(), mvcc_->revision());
   Log(deps_.logger, KW_LOG_INFO, "recovered",
       {{"member", HexId(identity_.member_id)},

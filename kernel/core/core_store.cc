@@ -56,6 +56,12 @@ void Core::MaybeWriteStore(bool now) {
   const bool wanted = !hashes_.empty() || !physical_compactions_.empty();
   if (!now && !waited && !wanted && unwritten_->bytes() < kStoreBatchBytes) return;
 
+  if (promise_.has_value() && !raft_->IsBehindPromise()) {
+    Log(deps_.logger, KW_LOG_INFO, "log_repaired",
+        {{"index", raft_->durable_index()}, {"promised", promise_->index}});
+    unwritten_->Delete(kTableMeta, kMetaLogPromise);
+    promise_.reset();
+  }
   const Applied applied = CurrentApplied();
   unwritten_->Put(kTableMeta, kMetaApplied, SharedBytes::Copy(EncodeApplied(applied)));
   std::shared_ptr<StoreBatch> batch(std::move(unwritten_));

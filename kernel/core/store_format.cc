@@ -45,6 +45,22 @@ std::optional<Identity> DecodeIdentity(std::string_view bytes) {
   return identity;
 }
 
+std::string EncodePromise(const Promise& promise) {
+  std::string out;
+  PutFixed64(&out, promise.index);
+  PutFixed64(&out, promise.term);
+  return Sealed(std::move(out));
+}
+
+std::optional<Promise> DecodePromise(std::string_view bytes) {
+  Reader reader(Unsealed(bytes));
+  Promise promise;
+  promise.index = reader.Fixed64();
+  promise.term = reader.Fixed64();
+  if (!reader.ok() || !reader.empty()) return std::nullopt;
+  return promise;
+}
+
 std::string EncodeApplied(const Applied& applied) {
   std::string out;
   PutFixed64(&out, applied.index);

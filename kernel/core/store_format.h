@@ -7,6 +7,7 @@
 //                      "fenced"     present after the members' digests differed: why
 //                      "installing" present while a snapshot is being installed: the rest is partial
 //                      "log-reset"  present from the end of a snapshot until the log was reset to it
+//                      "log-promise" Promise: present while the log, once damaged, lacks what it had
 //   table 1 revisions  main u64 BE, sub u32 BE -> record (mvcc/record.h)
 //   table 2 leases     id u64 BE -> varint granted ttl in seconds
 //   table 3 members    id u64 BE -> member::Membership's bytes; id 0: the removed ids
@@ -29,6 +30,7 @@ inline constexpr std::string_view kMetaApplied = "applied";
 inline constexpr std::string_view kMetaInstalling = "installing";
 inline constexpr std::string_view kMetaLogReset = "log-reset";
 inline constexpr std::string_view kMetaFenced = "fenced";
+inline constexpr std::string_view kMetaLogPromise = "log-promise";
 
 // Who this data directory belongs to. Never leaves the member (a snapshot skips it).
 struct Identity {
@@ -50,5 +52,12 @@ struct Applied {
 };
 std::string EncodeApplied(const Applied& applied);
 std::optional<Applied> DecodeApplied(std::string_view bytes);
+
+// The last entry of a log before it was damaged: raft::InitialState::promised_index.
+struct Promise {
+  uint64_t index = 0, term = 0;
+};
+std::string EncodePromise(const Promise& promise);
+std::optional<Promise> DecodePromise(std::string_view bytes);
 
 }  // namespace keyway::core

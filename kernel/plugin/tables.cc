@@ -112,6 +112,7 @@ absl::Status CompleteTable(const void* given, kw_kv_store* out) {
 absl::Status CompleteTable(const void* given, kw_log_store* out) {
   absl::Status copied = Copy(KW_LOG_STORE, given, kLogSlots, out);
   if (out->try_append == nullptr) out->try_append = NoTryAppend;
+  if (out->salvage == nullptr || out->rebuild == nullptr) out->salvage = nullptr, out->rebuild = nullptr;
   return copied;
 }
 

@@ -93,6 +93,10 @@ void Cluster::Boot(Node& node) {
   state.entries = node.disk.entries;
   state.configuration = engine.configuration;
   state.applied = engine.applied;
+  if (node.lost.last_index() > 0) {
+    state.promised_index = node.lost.last_index();
+    state.promised_term = node.lost.entries.empty() ? node.lost.base_term : node.lost.entries.back().term;
+  }
   node.raft = std::make_unique<Raft>(options, std::move(state));
 }
 
@@ -105,6 +109,7 @@ void Cluster::Do(NodeId id, const std::function<void(Raft&)>& action) {
   action(*at.raft);
   CheckCommit(at, before);
   Pump(at);
+  if (!at.raft->IsBehindPromise()) at.lost = {};
   CheckInvariants();
 }
 
@@ -174,7 +179,10 @@ void Cluster::CheckCommit(Node& leader, uint64_t before) {
     size_t copies = 0;
     for (NodeId voter : voters) {
       const Node& other = node(voter);
-      if (other.durable.applied >= index || other.disk.Has(index, *raft.TermAt(index))) ++copies;
+      const uint64_t term = *raft.TermAt(index);
+      // What was acknowledged and is lost binds the node as if it were there.
+      const bool is_lost = index <= other.lost.last_index() && other.lost.Has(index, term);
+      if (other.durable.applied >= index || other.disk.Has(index, term) || is_lost) ++copies;
     }
     if (copies < QuorumSize(voters.size())) return Fail("committed without a durable majority");
   }
@@ -382,6 +390,22 @@ void Cluster::Crash(NodeId id) {
   invariants_.OnRestart(id);
 }
 
+bool Cluster::LoseLog(NodeId id) {
+  size_t behind = 0;
+  for (const Node& other : nodes_) {
+    if (other.id != id && other.lost.last_index() > 0) ++behind;
+  }
+  if (behind >= (options_.voters - 1) / 2) return false;
+  Crash(id);
+  Node& at = node(id);
+  const bool is_behind = at.lost.last_index() > 0;  // The first promise still counts.
+  if (!is_behind && at.disk.last_index() > at.durable.applied) at.lost = at.disk;
+  at.disk.base_index = at.durable.applied;
+  at.disk.base_term = at.durable.term;
+  at.disk.entries.clear();
+  at.disk.hard_state.commit = at.durable.applied;
+  return true;
+}
 void Cluster::Restart(NodeId id) {
   Crash(id);
   Boot(node(id));
@@ -491,7 +515,7 @@ void Cluster::RandomStep() {
 void Cluster::RandomFault() {
   const NodeId id = 1 + Random(nodes_.size());
   const NodeId other = 1 + Random(nodes_.size());
-  switch (Random(15)) {
+  switch (Random(options_.loses_logs ? 17 : 15)) {
     case 0:
     case 1:
       for (uint64_t i = Random(4) + 1; i > 0 && !network_.empty(); --i) {
@@ -533,6 +557,10 @@ void Cluster::RandomFault() {
       return;
     case 14:
       return RandomConfigurationChange();
+    case 15:
+    case 16:
+      if (LoseLog(id)) Boot(node(id));
+      return;
   }
 }
 

@@ -38,6 +38,7 @@ struct ClusterOptions {
   size_t inflight_messages_max = 0;
   size_t cache_bytes = 1 << 20;
   uint64_t fault_permille = 25;  // Of random steps.
+  bool loses_logs = false;       // Among the faults: LoseLog().
 };
 
 class Cluster {
@@ -80,6 +81,9 @@ class Cluster {
   void Checkpoint(NodeId id, uint64_t keep);
   void Crash(NodeId id);
   void Restart(NodeId id);
+  // Crashes the node; its log is damaged then, and nothing behind the state machine is left of it. It starts
+  // with its promise. Not more than a minority at a time: returns whether it was done.
+  bool LoseLog(NodeId id);
 
   // ---- many steps ----
   // Delivers, completes writes and applies until nothing is left. No ticks.
@@ -130,6 +134,7 @@ class Cluster {
     NodeId id = 0;
     std::unique_ptr<Raft> raft;
     Disk disk;
+    Disk lost;  // What LoseLog() took, until it is there again.
     std::deque<Write> writes;
     Engine memory;
     Engine durable;

@@ -83,4 +83,10 @@ bool Progress::OnReject(uint64_t rejected, uint64_t hint) {
   KW_UNREACHABLE();
 }
 
+void Progress::OnLostLog(uint64_t hint) {
+  match = 0;
+  BecomeProbe();
+  next = hint + 1;
+}
+
 }  // namespace keyway::raft

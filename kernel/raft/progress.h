@@ -77,6 +77,8 @@ struct Progress {
   // The peer refused an append after `rejected`, and `hint` is the last position that may match.
   // Returns false for a stale answer.
   bool OnReject(uint64_t rejected, uint64_t hint);
+  // The peer lost part of its log, and with it what it acknowledged: begins anew after `hint`.
+  void OnLostLog(uint64_t hint);
 };
 
 }  // namespace keyway::raft

@@ -55,10 +55,13 @@ Raft::Impl::Impl(const Options& options, InitialState state)
       log_(state.base_index, state.base_term, std::move(state.entries), InitialCommit(state), state.applied,
            options.cache_bytes),
       configuration_(Normalized(std::move(state.configuration))),
+      promised_index_(state.promised_index),
+      promised_term_(state.promised_term),
       issued_(state.hard_state) {
   KW_CHECK(term_ >= log_.last_term());
   forward_round_ = Random(uint64_t{1} << 48) + 1;
   ResetElectionTimer();
+  CheckPromise();
 }
 
 // ---- roles and terms ----
@@ -84,7 +87,27 @@ void Raft::Impl::ResetElectionTimer() {
 bool Raft::Impl::InLease() const { return leader_ != 0 && election_elapsed_ < options_.election_ticks; }
 
 bool Raft::Impl::MayCampaign() const {
-  return IsVoter() && !needs_snapshot_ && !log_.HasUnappliedConfiguration();
+  return IsVoter() && !needs_snapshot_ && !log_.HasUnappliedConfiguration() && !IsBehindPromise();
+}
+
+bool Raft::Impl::IsBehindPromise() const { return promised_term_ != 0; }
+
+// The promise is kept as soon as the durable log is at least as up to date as the lost one was.
+void Raft::Impl::CheckPromise() {
+  if (promised_term_ == 0) return;
+  const uint64_t index = log_.durable_index();
+  const uint64_t term = log_.TermAt(index).value_or(0);
+  if (term < promised_term_ || (term == promised_term_ && index < promised_index_)) return;
+  promised_index_ = 0;
+  promised_term_ = 0;
+}
+
+// The election restriction (Raft paper, 5.4.1).
+bool Raft::Impl::MayVoteFor(uint64_t last_index, uint64_t last_term) const {
+  if (promised_term_ > last_term || (promised_term_ == last_term && promised_index_ > last_index)) {
+    return false;
+  }
+  return log_.IsUpToDate(last_index, last_term);
 }
 
 void Raft::Impl::SetLeader(NodeId leader) {
@@ -278,6 +301,7 @@ void Raft::Impl::OnDurable(uint64_t append_seq) {
   if (append_seq <= durable_seq_) return;
   durable_seq_ = append_seq;
   log_.OnDurable(append_seq);
+  CheckPromise();
   if (own_vote_pending_ && own_vote_seq_ != 0 && own_vote_seq_ <= durable_seq_) {
     KW_CHECK(role_ == Role::kCandidate && vote_ == options_.id);
     own_vote_pending_ = false;
@@ -361,6 +385,8 @@ bool Raft::InstallSnapshot(uint64_t index, uint64_t term, const Configuration& c
   return impl_->InstallSnapshot(index, term, Normalized(configuration));
 }
 void Raft::TruncatePrefix(uint64_t index) { impl_->TruncatePrefix(index); }
+void Raft::OnLogDamaged(NodeId peer, uint64_t begin) { impl_->OnLogDamaged(peer, begin); }
+bool Raft::IsBehindPromise() const { return impl_->IsBehindPromise(); }
 void Raft::SetNeedsSnapshot(bool needs_snapshot) { impl_->SetNeedsSnapshot(needs_snapshot); }
 
 bool Raft::HasOutput() const { return impl_->HasOutput(); }

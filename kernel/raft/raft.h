@@ -49,6 +49,9 @@ struct InitialState {
   std::vector<Entry> entries;
   Configuration configuration;  // As of `applied`.
   uint64_t applied = 0;         // base_index <= applied.
+  // The last entry that was durable before the log was damaged and what is left was kept; 0, 0 for none.
+  // What this node acknowledged and voted by must not be forgotten: see Raft::IsBehindPromise().
+  uint64_t promised_index = 0, promised_term = 0;
 };
 
 // For the log store. Entries may begin below the last one given before: then the tail is replaced.
@@ -119,6 +122,8 @@ class Raft {
   void OnDurable(uint64_t append_seq);
   void OnApplied(uint64_t index);
   void OnLogRead(NodeId peer, uint64_t begin, std::vector<Entry> entries);
+  // As OnLogRead: what is on disk is damaged. The peer gets a snapshot, since all of that is applied.
+  void OnLogDamaged(NodeId peer, uint64_t begin);
   // The peer has installed a snapshot up to `index`, or (0) the transfer failed.
   void OnSnapshotSent(NodeId peer, uint64_t index);
   // Effect of an applied configuration entry, or of an installed snapshot.
@@ -135,6 +140,11 @@ class Raft {
   void TruncatePrefix(uint64_t index);
   // While set, this node refuses appends with needs_snapshot and does not campaign.
   void SetNeedsSnapshot(bool needs_snapshot);
+  // Whether the durable log ends before the promised entry. Until a leader has sent what is missing, this
+  // node votes as if it had its log still (Raft paper, 5.4.1, with the promised entry as the last one), and
+  // does not campaign: its own vote would break that promise. So a majority that holds a committed entry
+  // still meets every majority that elects.
+  bool IsBehindPromise() const;
 
   // ---- outputs ----
   bool HasOutput() const;

@@ -85,6 +85,13 @@ TEST(RaftCluster, StaysSafeWithSmallWindowsAndNoCache) {
   EXPECT_GT(totals.log_reads, 0u);
 }
 
+// Damaged logs, on a minority at a time: what they had acknowledged stays committed.
+TEST(RaftCluster, StaysSafeWhileLogsAreLost) {
+  Totals totals;
+  RunSeeds({.voters = 3, .loses_logs = true}, SeedCount(150), 4000, &totals);
+  RunSeeds({.voters = 5, .loses_logs = true}, SeedCount(60), 4000, &totals);
+}
+
 TEST(RaftCluster, StaysSafeWhileMembershipChanges) {
   Totals totals;
   RunSeeds({.voters = 3, .nodes = 6}, SeedCount(80), 5000, &totals);

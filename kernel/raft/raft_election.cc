@@ -110,7 +110,7 @@ void Raft::Impl::HandleVoteRequest(const Message& message) {
   // A PreVote for a later term binds nobody. Else: one vote for each term, and none beside a leader.
   const bool is_free =
       (is_pre_vote && message.term > term_) || vote_ == message.from || (vote_ == 0 && leader_ == 0);
-  const bool grant = is_free && log_.IsUpToDate(message.index, message.log_term);
+  const bool grant = is_free && MayVoteFor(message.index, message.log_term);
   if (is_pre_vote && grant && !SettleRivalry(message)) return;
   Message response =
       NewMessage(is_pre_vote ? MessageKind::kPreVoteResponse : MessageKind::kVoteResponse, message.from);

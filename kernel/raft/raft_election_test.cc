@@ -49,6 +49,105 @@ TEST(RaftElection, MinorityElectsNobody) {
   EXPECT_EQ(cluster.raft(1).term(), 0u);  // PreVote: the term does not grow.
 }
 
+// A log that ended with (3, term 2) was damaged: nothing behind entry 1 is left.
+Raft MakeWithPromise() {
+  Options options;
+  options.id = 1;
+  InitialState state;
+  state.hard_state = {.term = 2, .vote = 0, .commit = 1};
+  state.base_index = state.applied = 1;
+  state.base_term = 1;
+  state.configuration.voters = {1, 2, 3};
+  state.promised_index = 3;
+  state.promised_term = 2;
+  return Raft(options, std::move(state));
+}
+
+// Gives the log store what it is to write, and says that it is durable.
+Output TakeDurable(Raft& raft) {
+  Output output = raft.TakeOutput();
+  if (output.append.has_value()) raft.OnDurable(output.append->seq);
+  Output more = raft.TakeOutput();
+  for (Message& message : more.messages) output.messages.push_back(std::move(message));
+  return output;
+}
+
+TEST(RaftElection, VoterWithALostLogVotesAsIfItHadIt) {
+  struct Case {
+    uint64_t index, term;
+    bool grants;
+  };
+  for (const Case& candidate : {Case{1, 1, false}, Case{9, 1, false}, Case{2, 2, false}, Case{3, 2, true},
+                                Case{4, 2, true}, Case{1, 3, true}}) {
+    Raft raft = MakeWithPromise();
+    Message request;
+    request.kind = MessageKind::kVote;
+    request.from = 2;
+    request.to = 1;
+    request.term = 4;
+    request.index = candidate.index;
+    request.log_term = candidate.term;
+    raft.Step(request);
+    const Output output = TakeDurable(raft);
+    ASSERT_EQ(output.messages.size(), 1u);
+    EXPECT_EQ(!output.messages[0].reject, candidate.grants) << candidate.index << ", " << candidate.term;
+  }
+}
+
+TEST(RaftElection, NodeWithALostLogCampaignsOnlyWhenItHasItAgain) {
+  Raft raft = MakeWithPromise();
+  for (int i = 0; i < 100; ++i) raft.Tick();
+  EXPECT_EQ(raft.role(), Role::kFollower);
+  Message append;
+  append.kind = MessageKind::kAppend;
+  append.from = 2;
+  append.to = 1;
+  append.term = 2;
+  append.index = 3;
+  append.log_term = 2;
+  raft.Step(append);
+  Output refused = TakeDurable(raft);
+  ASSERT_EQ(refused.messages.size(), 1u);
+  EXPECT_TRUE(refused.messages[0].reject);
+  EXPECT_TRUE(refused.messages[0].lost_log);
+  EXPECT_EQ(refused.messages[0].hint, 1u);
+
+  append.index = 1;
+  append.log_term = 1;
+  for (uint64_t index : {2, 3}) {
+    Entry& entry = append.entries.emplace_back();
+    entry.index = index;
+    entry.term = 2;
+  }
+  raft.Step(append);
+  EXPECT_TRUE(raft.IsBehindPromise());  // Not durable yet.
+  TakeDurable(raft);
+  EXPECT_FALSE(raft.IsBehindPromise());
+  for (int i = 0; i < 100; ++i) raft.Tick();
+  EXPECT_EQ(raft.role(), Role::kPreCandidate);
+}
+
+// The leader believes that the follower has everything, and has nothing new to send.
+TEST(RaftElection, FollowerWithALostLogIsSentItAgain) {
+  for (uint64_t seed = 1; seed <= 20; ++seed) {
+    Cluster cluster({.seed = seed, .voters = 3});
+    const NodeId leader = cluster.RunUntilLeader();
+    ASSERT_NE(leader, 0u);
+    for (int i = 0; i < 5; ++i) cluster.Propose(leader, "x");
+    cluster.Run(3);
+    const uint64_t last = cluster.raft(leader).last_index();
+    const NodeId follower = leader % 3 + 1;
+    ASSERT_TRUE(cluster.LoseLog(follower));
+    cluster.Restart(follower);
+    EXPECT_EQ(cluster.raft(follower).IsBehindPromise(), cluster.engine(follower).applied < last);
+    cluster.Run(5);
+    EXPECT_EQ(cluster.Leader(), leader);
+    EXPECT_EQ(cluster.raft(follower).last_index(), last);
+    EXPECT_FALSE(cluster.raft(follower).IsBehindPromise());
+    ASSERT_FALSE(cluster.failed());
+  }
+}
+
 // Raft paper, 5.4.1: every pair of logs up to two entries; the voter grants only to one as up to date.
 TEST(RaftElection, VoterRefusesLessUpToDateLogs) {
   const std::vector<std::vector<uint64_t>> logs = {{}, {1}, {2}, {1, 1}, {1, 2}, {2, 2}};

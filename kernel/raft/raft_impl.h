@@ -33,12 +33,15 @@ class Raft::Impl {
   void OnDurable(uint64_t append_seq);
   void OnApplied(uint64_t index);
   void OnLogRead(NodeId peer, uint64_t begin, std::vector<Entry> entries);
+  void OnLogDamaged(NodeId peer, uint64_t begin);
   void OnSnapshotSent(NodeId peer, uint64_t index);
   void ApplyConfiguration(const Configuration& configuration);
   bool OnSnapshotChunk(NodeId from, uint64_t term);
   bool InstallSnapshot(uint64_t index, uint64_t term, const Configuration& configuration);
   void TruncatePrefix(uint64_t index);
   void SetNeedsSnapshot(bool needs_snapshot) { needs_snapshot_ = needs_snapshot; }
+
+  bool IsBehindPromise() const;
 
   bool HasOutput() const;
   Output TakeOutput();
@@ -81,6 +84,8 @@ class Raft::Impl {
   bool IsPlausible(const Message& message) const;
   bool InLease() const;
   bool MayCampaign() const;
+  void CheckPromise();
+  bool MayVoteFor(uint64_t last_index, uint64_t last_term) const;
   void StepOldTerm(const Message& message);
   void StepCurrentTerm(Message message);
   // Follows `leader` (0: none known) in `term` >= term().
@@ -154,6 +159,7 @@ class Raft::Impl {
   RaftLog log_;
   Configuration configuration_;
   bool needs_snapshot_ = false;
+  uint64_t promised_index_ = 0, promised_term_ = 0;  // 0, 0: nothing is missing.
 
   // Time, in ticks.
   uint64_t tick_ = 0;

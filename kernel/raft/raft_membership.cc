@@ -86,6 +86,7 @@ bool Raft::Impl::InstallSnapshot(uint64_t index, uint64_t term, const Configurat
     log_.Reset(index, term);
     acknowledge_pending_ = false;
   }
+  CheckPromise();
   ApplyConfiguration(configuration);
   return !keep;
 }

@@ -49,6 +49,7 @@ void Raft::Impl::HandleAppend(Message message) {
     auto [hint, hint_term] = log_.FindConflictByTerm(message.index, message.log_term);
     Message response = NewMessage(MessageKind::kAppendResponse, message.from);
     response.reject = true;
+    response.lost_log = IsBehindPromise();
     response.index = message.index;
     response.hint = hint;
     response.log_term = hint_term;
@@ -71,6 +72,15 @@ void Raft::Impl::HandleHeartbeat(const Message& message) {
   Message response = NewMessage(MessageKind::kHeartbeatResponse, message.from);
   response.context = message.context;
   SendDurable(std::move(response), false);
+  if (!IsBehindPromise() || message.commit <= log_.last_index()) return;
+  // The leader believes that we have what is lost, and may have nothing to send that we could refuse.
+  Message lost = NewMessage(MessageKind::kAppendResponse, message.from);
+  lost.reject = true;
+  lost.lost_log = true;
+  lost.index = message.commit;
+  lost.hint = log_.last_index();
+  lost.log_term = log_.last_term();
+  SendDurable(std::move(lost), false);
 }
 
 // ---- leader: answers ----
@@ -109,6 +119,11 @@ void Raft::Impl::HandleAppendReject(Progress& peer, const Message& message) {
   }
   uint64_t hint = std::min(message.hint, log_.last_index());
   if (message.log_term > 0) hint = log_.FindConflictByTerm(hint, message.log_term).first;
+  if (message.lost_log && peer.state != ProgressState::kSnapshot) {
+    peer.OnLostLog(hint);
+    send_pending_ = true;
+    return;
+  }
   if (peer.OnReject(message.index, hint)) send_pending_ = true;
 }
 
@@ -229,6 +244,16 @@ void Raft::Impl::OnLogRead(NodeId peer_id, uint64_t begin, std::vector<Entry> en
   }
   const bool blocked = peer->state == ProgressState::kProbe ? peer->paused : peer->inflights.Full();
   if (!blocked) SendAppend(*peer, std::move(entries));
+}
+
+void Raft::Impl::OnLogDamaged(NodeId peer_id, uint64_t begin) {
+  if (role_ != Role::kLeader) return;
+  Progress* peer = FindPeer(peer_id);
+  if (peer == nullptr || !peer->log_read_pending || peer->log_read_begin != begin) return;
+  peer->log_read_pending = false;
+  if (peer->state == ProgressState::kSnapshot || peer->next != begin) return;
+  peer->BecomeSnapshot();
+  snapshots_.push_back(peer->id);
 }
 
 // ---- leadership transfer ----

@@ -66,6 +66,7 @@ struct Message {
   uint64_t context = 0;   // Heartbeat and response: read round. ReadIndex and response: caller's number.
   bool reject = false;
   bool needs_snapshot = false;  // AppendResponse: the state machine of the sender is incomplete.
+  bool lost_log = false;        // AppendResponse with reject: less is left than was acknowledged before.
   bool forced = false;          // Vote: leadership transfer, do not refuse because of a live leader.
   std::vector<Entry> entries;   // Append.
 };

@@ -3,7 +3,7 @@
 // A message as bytes (fixed: little-endian; varint: base 128):
 //
 //   kind     1 byte
-//   flags    1 byte: 1 reject, 2 needs_snapshot, 4 forced; other bits 0
+//   flags    1 byte: 1 reject, 2 needs_snapshot, 4 forced, 8 lost_log; other bits 0
 //   from, to fixed64
 //   term, index, log_term, commit, hint, context   varint
 //   count    varint, entries; not 0 only for kAppend
@@ -26,6 +26,7 @@ namespace {
 constexpr uint8_t kReject = 1;
 constexpr uint8_t kNeedsSnapshot = 2;
 constexpr uint8_t kForced = 4;
+constexpr uint8_t kLostLog = 8;
 constexpr size_t kEntryBytesMin = 7;  // Two varints, the checksum, no data.
 
 void EncodeEntry(const Entry& entry, std::string* out) {
@@ -62,7 +63,7 @@ void EncodeMessage(const Message& message, std::string* out) {
   out->push_back(static_cast<char>(message.kind));
   out->push_back(static_cast<char>((message.reject ? kReject : 0) |
                                    (message.needs_snapshot ? kNeedsSnapshot : 0) |
-                                   (message.forced ? kForced : 0)));
+                                   (message.forced ? kForced : 0) | (message.lost_log ? kLostLog : 0)));
   PutFixed64(out, message.from);
   PutFixed64(out, message.to);
   PutVarint(out, message.term);
@@ -98,11 +99,12 @@ std::optional<Message> DecodeMessage(std::string_view bytes) {
       kind > static_cast<uint8_t>(MessageKind::kTimeoutNow)) {
     return std::nullopt;
   }
-  if ((flags & ~(kReject | kNeedsSnapshot | kForced)) != 0) return std::nullopt;
+  if ((flags & ~(kReject | kNeedsSnapshot | kForced | kLostLog)) != 0) return std::nullopt;
   message.kind = static_cast<MessageKind>(kind);
   message.reject = (flags & kReject) != 0;
   message.needs_snapshot = (flags & kNeedsSnapshot) != 0;
   message.forced = (flags & kForced) != 0;
+  message.lost_log = (flags & kLostLog) != 0;
   if (count > 0 && message.kind != MessageKind::kAppend) return std::nullopt;
   if (count > reader.remaining() / kEntryBytesMin) return std::nullopt;
   if (message.index > UINT64_MAX - count) return std::nullopt;

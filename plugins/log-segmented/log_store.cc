@@ -69,6 +69,33 @@ Status LogStore::Recover(kw_hard_state* hard_state, kw_log_bounds* bounds) {
   return {};
 }
 
+Status LogStore::FindSalvage(uint64_t base_index, uint64_t base_term, kw_log_salvage* out) {
+  if (pool_ != nullptr) return Error(KW_FAILED_PRECONDITION, "salvage: the log was recovered");
+  auto salvage = std::make_unique<Salvage>();
+  Status status =
+      log_segmented::FindSalvage(file_system_, options_.directory, base_index, base_term, salvage.get());
+  if (!status.ok()) return status;
+  *out = salvage->result;
+  maybe_salvage_ = std::move(salvage);
+  return {};
+}
+
+Status LogStore::Rebuild() {
+  if (maybe_salvage_ == nullptr) return Error(KW_FAILED_PRECONDITION, "rebuild: nothing was salvaged");
+  const std::unique_ptr<Salvage> salvage = std::move(maybe_salvage_);
+  Status status = log_segmented::Rebuild(file_system_, options_.directory, options_.segment_bytes,
+                                         options_.ids, *salvage);
+  if (!status.ok()) return status;
+  kw_hard_state hard_state = {};
+  kw_log_bounds bounds = {};
+  status = Recover(&hard_state, &bounds);
+  const kw_log_bounds& wanted = salvage->result.bounds;
+  if (status.ok() && (bounds.first != wanted.first || bounds.last != wanted.last)) {
+    return Error(KW_INTERNAL, "the rebuilt log is not what was to be built");
+  }
+  return status;
+}
+
 void LogStore::Stop() {
   if (flusher_.joinable()) {
     {
@@ -178,7 +205,7 @@ bool LogStore::HasRoom(uint64_t record_bytes) {
   if (queued_bytes_ > kQueuedBytesMax) return false;
   const bool forming = !queue_.empty() && !queue_.back()->encoder.closed();
   const uint64_t end = forming ? queue_.back()->encoder.end_offset() : pending_.end_offset;
-  return end + record_bytes + 2 * kRecordBytes <= pending_.segment->header.file_bytes;
+  return end + record_bytes + kFlushOverheadBytes <= pending_.segment->header.file_bytes;
 }
 
 int32_t LogStore::TryAppend(std::span<const kw_log_entry> entries, const kw_hard_state* maybe_hard_state,
@@ -202,8 +229,7 @@ Status LogStore::MakeRoom(uint64_t record_bytes) {
   space_.wait(lock, [&] { return queued_bytes_ <= kQueuedBytesMax; });
   const bool forming = !queue_.empty() && !queue_.back()->encoder.closed();
   const uint64_t end = forming ? queue_.back()->encoder.end_offset() : pending_.end_offset;
-  // Room for the BASE that may come before the records, and for the COMMIT after them.
-  const uint64_t needed = record_bytes + 2 * kRecordBytes;
+  const uint64_t needed = record_bytes + kFlushOverheadBytes;
   if (end + needed <= pending_.segment->header.file_bytes) return {};
   lock.unlock();
 
@@ -244,7 +270,8 @@ void LogStore::StartFlush() {
 }
 
 void LogStore::CloseFlush(Flush& flush) {
-  flush.encoder.Close({pending_.hard_state, pending_.spans.Oldest(flush.segment->header.number)});
+  flush.encoder.Close({pending_.hard_state, pending_.spans.Oldest(flush.segment->header.number),
+                       pending_.last, pending_.terms.At(pending_.last)});
   pending_.end_offset = flush.encoder.end_offset();
   pending_.chain = flush.encoder.chain();
   queued_bytes_ += flush.encoder.bytes().size();
@@ -278,7 +305,7 @@ bool LogStore::WaitForWork(std::unique_lock<std::mutex>& lock) {
 // the proof of it.
 bool LogStore::AddMark() {
   const uint64_t sector_end = (pending_.end_offset + kSectorBytes - 1) / kSectorBytes * kSectorBytes;
-  const bool fits = sector_end + 3 * kRecordBytes <= pending_.segment->header.file_bytes;
+  const bool fits = sector_end + kRecordBytes + kFlushOverheadBytes <= pending_.segment->header.file_bytes;
   if (needs_mark_ && fits) {
     StartFlush();
     FlushEncoder& encoder = queue_.back()->encoder;
@@ -382,6 +409,7 @@ void LogStore::Publish(const Flush& flush) {
           break;
         case RecordType::kBase:
         case RecordType::kCommit:
+        case RecordType::kLast:
           break;
       }
     }

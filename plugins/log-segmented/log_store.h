@@ -21,6 +21,7 @@
 #include "keyway/plugin.hpp"
 #include "log_index.h"
 #include "recovery.h"
+#include "salvage.h"
 #include "segment_pool.h"
 
 namespace keyway::log_segmented {
@@ -51,6 +52,9 @@ class LogStore {
   Status Open(const kw_host* maybe_host);
   // [control] Once, after Open. Starts the threads.
   Status Recover(kw_hard_state* hard_state, kw_log_bounds* bounds);
+  // [control] After Recover answered DATA_LOSS. See salvage and rebuild in keyway/log_store.h.
+  Status FindSalvage(uint64_t base_index, uint64_t base_term, kw_log_salvage* out);
+  Status Rebuild();
   // [control] Everything appended is durable or has failed, and its completion has fired.
   void Stop();
 
@@ -124,6 +128,7 @@ class LogStore {
   std::unique_ptr<FileLock> lock_;
   std::unique_ptr<SegmentPool> pool_;
   uint64_t torn_bytes_ = 0;
+  std::unique_ptr<Salvage> maybe_salvage_;  // Between FindSalvage and Rebuild.
 
   std::mutex mutex_;  // Guards the queue.
   std::condition_variable work_;

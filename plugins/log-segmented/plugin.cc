@@ -67,8 +67,16 @@ int32_t Reset(kw_plugin* plugin, uint64_t base_index, uint64_t base_term,
   return Guard(nullptr, [&] { return Self(plugin).Reset(base_index, base_term, completion); });
 }
 
-constexpr kw_log_store kLogStore = {sizeof(kw_log_store), 0,     Recover,  Append, Read,
-                                    TruncatePrefix,       Reset, TryAppend};
+int32_t Salvage(kw_plugin* plugin, uint64_t base_index, uint64_t base_term, kw_log_salvage* out,
+                kw_error* error) noexcept {
+  return Guard(error, [&] { return Self(plugin).FindSalvage(base_index, base_term, out).Fill(error); });
+}
+int32_t Rebuild(kw_plugin* plugin, kw_error* error) noexcept {
+  return Guard(error, [&] { return Self(plugin).Rebuild().Fill(error); });
+}
+
+constexpr kw_log_store kLogStore = {sizeof(kw_log_store), 0,     Recover,   Append,  Read,
+                                    TruncatePrefix,       Reset, TryAppend, Salvage, Rebuild};
 
 const void* LogPlugin::Get(std::string_view interface_id) {
   return interface_id == KW_LOG_STORE ? &kLogStore : nullptr;

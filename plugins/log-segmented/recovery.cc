@@ -203,6 +203,7 @@ class Recovery {
         out_.spans.Append(segment->header.number, record.index);
         return {};
       case RecordType::kCommit:
+      case RecordType::kLast:
         return {};
     }
     return Damage(segment->name(), record.offset, "unknown record type");

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "segment_format.h"
 
+#include <algorithm>
 #include <charconv>
 #include <cstdio>
 #include <cstring>
@@ -13,7 +14,7 @@ namespace {
 static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "integers are stored as they are in memory");
 
 constexpr char kMagic[8] = {'K', 'W', 'L', 'O', 'G', 'S', 'E', 'G'};
-constexpr uint32_t kVersion = 1;
+constexpr uint32_t kVersion = 2;
 constexpr uint64_t kHeaderFieldBytes = 40;
 
 template <typename Number>
@@ -59,6 +60,7 @@ bool Decode(const uint8_t* record, uint64_t offset, ScannedRecord* out) {
     case RecordType::kBase:
     case RecordType::kReset:
     case RecordType::kTruncate:
+    case RecordType::kLast:
       out->index = Load<uint64_t>(record + 24);
       out->term = Load<uint64_t>(record + 32);
       return true;
@@ -80,6 +82,8 @@ Commit DecodeCommit(const uint8_t* record) {
 uint64_t ScanFlush(std::span<const uint8_t> bytes, const SegmentHeader& header, uint64_t offset,
                    bool is_first, Chain* chain, std::vector<ScannedRecord>* records, Commit* commit) {
   const uint64_t start = offset;
+  ScannedRecord last = {};
+  bool has_last = false;
   records->clear();
   while (offset + kRecordBytes <= bytes.size()) {
     const uint8_t* record = bytes.data() + offset;
@@ -97,10 +101,19 @@ uint64_t ScanFlush(std::span<const uint8_t> bytes, const SegmentHeader& header, 
     chain->crc = Load<uint32_t>(record);
     offset += kRecordBytes;
 
+    // LAST comes once, and COMMIT after it.
+    if (has_last != (scanned.type == RecordType::kCommit)) return 0;
+    if (scanned.type == RecordType::kLast) {
+      last = scanned;
+      has_last = true;
+      continue;
+    }
     if (scanned.type == RecordType::kCommit) {
       if (Load<uint32_t>(record + 56) != offset - start) return 0;
       if (Load<uint32_t>(record + 60) != records->size()) return 0;
       *commit = DecodeCommit(record);
+      commit->last = last.index;
+      commit->last_term = last.term;
       chain->sequence = sequence;
       return offset;
     }
@@ -199,8 +212,13 @@ void FlushEncoder::AddEntry(const kw_log_entry& entry, uint64_t prev_term) {
 }
 
 void FlushEncoder::Close(const Commit& commit) {
+  const uint64_t last_offset = end_offset();
+  uint8_t* record = AddRecord(RecordType::kLast, 0);
+  Store<uint64_t>(record + 24, commit.last);
+  Store<uint64_t>(record + 32, commit.last_term);
+  Seal(record, last_offset);
   const uint64_t offset = end_offset();
-  uint8_t* record = AddRecord(RecordType::kCommit, 0);
+  record = AddRecord(RecordType::kCommit, 0);
   Store<uint64_t>(record + 24, commit.hard_state.term);
   Store<uint64_t>(record + 32, commit.hard_state.vote);
   Store<uint64_t>(record + 40, commit.hard_state.commit);
@@ -243,6 +261,31 @@ ScanResult ScanSegment(std::span<const uint8_t> bytes, const SegmentHeader& head
     result.stray_end = at + kRecordBytes;
   }
   return result;
+}
+
+uint64_t ScanIntact(std::span<const uint8_t> bytes, const SegmentHeader& header,
+                    const IntactVisitor& visitor) {
+  const uint32_t tag = Tag(header.id);
+  uint64_t sequence_max = 0;
+  std::vector<ScannedRecord> records;
+  for (uint64_t at = kHeaderBytes; at + kRecordBytes <= bytes.size(); at += 8) {
+    const uint8_t* record = bytes.data() + at;
+    if (Load<uint32_t>(record + 4) != tag || !RecordChecksOut(header, at, record)) continue;
+    sequence_max = std::max(sequence_max, Load<uint64_t>(record + 16));
+    if (Load<uint32_t>(record + 8) != static_cast<uint32_t>(RecordType::kCommit)) continue;
+    // A COMMIT knows how long its flush is, so where it starts.
+    const uint64_t end = at + kRecordBytes;
+    const uint64_t flush_bytes = Load<uint32_t>(record + 56);
+    if (flush_bytes < 2 * kRecordBytes || flush_bytes > end - kHeaderBytes) continue;
+    const uint64_t start = end - flush_bytes;
+    const uint8_t* first = bytes.data() + start;
+    const Chain before = {Load<uint32_t>(first + 12), Load<uint64_t>(first + 16) - 1};
+    Chain after = before;
+    Commit commit;
+    if (ScanFlush(bytes, header, start, start == kHeaderBytes, &after, &records, &commit) != end) continue;
+    visitor(records, commit, before, after);
+  }
+  return sequence_max;
 }
 
 bool DecodeEntry(std::span<const uint8_t> bytes, const SegmentHeader& header, uint64_t offset, uint64_t index,

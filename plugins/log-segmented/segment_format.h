@@ -8,10 +8,10 @@
 //
 //   segment   0     header
 //             4096  flush, flush, ... then zeros, or stale bytes of the file's earlier life
-//   flush     record, record, ..., COMMIT          (what one fdatasync made durable)
+//   flush     record, record, ..., LAST, COMMIT    (what one fdatasync made durable)
 //   record    64 bytes, then `data_bytes` of data padded with zeros to a multiple of 8
 //
-//   header    0  char[8] magic "KWLOGSEG"    8 u32 version 1     12 u32 crc32c of the other fields
+//   header    0  char[8] magic "KWLOGSEG"    8 u32 version 2     12 u32 crc32c of the other fields
 //             16 u64 id (random)            24 u64 number       32 u64 file_bytes
 //   record    0  u32 crc32c of bytes 4..63, seeded with the segment's id and the record's offset
 //             4  u32 tag (of the id)         8 u32 type         12 u32 crc32c of the record before
@@ -20,8 +20,9 @@
 //             48 u32 data_bytes  52 u32 kind  56 u32 crc32c of the data  60 u32 zero
 //     BASE, RESET, TRUNCATE
 //             24 u64 base_index  32 u64 base_term  40 zeros
+//     LAST    24 u64 index       32 u64 term       40 zeros   (the last entry of the log after this flush)
 //     COMMIT  24 u64 term  32 u64 vote  40 u64 commit  (the hard state)
-//             48 u64 oldest_segment  56 u32 flush_bytes  60 u32 record_count (without itself)
+//             48 u64 oldest_segment  56 u32 flush_bytes  60 u32 record_count (without LAST and itself)
 //
 // Meaning, replayed in order. BASE opens every segment: the last entry before it, so that a segment
 // can be the oldest one. ENTRY appends; one with an index that is taken first drops the entries from
@@ -38,7 +39,8 @@
 //      It was never acknowledged: dropped whole. What looks like its records is zeroed before use.
 //   2. After flush n + 1 was durable, before it was acknowledged: it is kept; nobody minds.
 //   3. Damage below: flush n + 1 does not check out, but a record of sequence n + 2 or later does, in
-//      this or a later segment. DATA_LOSS with file and offset; nothing is changed on disk.
+//      this or a later segment. DATA_LOSS with file and offset; nothing is changed on disk. salvage.h
+//      tells what the flushes after the damage prove, and can build the log anew behind it.
 //   4. Damage in the very last flush looks like 1. To shrink that window to the last moments, the
 //      writer adds a flush without entries when it goes idle and at stop. Its COMMIT lies in another
 //      sector than the end of the flush before it, so that one lost sector does not hide the loss.
@@ -76,7 +78,7 @@ struct SegmentHeader {
   uint64_t file_bytes = 0;
 };
 
-enum class RecordType : uint32_t { kEntry = 1, kBase = 2, kReset = 3, kTruncate = 4, kCommit = 5 };
+enum class RecordType : uint32_t { kEntry = 1, kBase = 2, kReset = 3, kTruncate = 4, kCommit = 5, kLast = 6 };
 
 // One record's place and meaning; for kBase, kReset and kTruncate index and term are the base's.
 struct ScannedRecord {
@@ -88,10 +90,15 @@ struct ScannedRecord {
   uint64_t offset;
 };
 
+// How a flush ends: its LAST and its COMMIT.
 struct Commit {
   kw_hard_state hard_state = {};
   uint64_t oldest_segment = 0;
+  uint64_t last = 0, last_term = 0;
 };
+
+// What comes with the records of a flush: a BASE before them, LAST and COMMIT after them.
+inline constexpr uint64_t kFlushOverheadBytes = 3 * kRecordBytes;
 
 // The end of a run of flushes: what the next one continues.
 struct Chain {
@@ -166,6 +173,15 @@ using FlushVisitor = std::function<void(std::span<const ScannedRecord> records, 
 // crc, chain, consecutive sequences, data, and a COMMIT that counts them.
 ScanResult ScanSegment(std::span<const uint8_t> bytes, const SegmentHeader& header,
                        const FlushVisitor& visitor);
+
+// Called for each flush of ScanIntact, with its records before LAST and the chain at both of its ends.
+using IntactVisitor =
+    std::function<void(std::span<const ScannedRecord> records, const Commit&, Chain before, Chain after)>;
+
+// Finds flushes that check out by themselves anywhere in a segment, whatever lies between them, in the order
+// of their offsets. Returns the highest sequence of any record that checks out, 0 if there is none.
+uint64_t ScanIntact(std::span<const uint8_t> bytes, const SegmentHeader& header,
+                    const IntactVisitor& visitor);
 
 // Checks one ENTRY record that an index points to, `bytes` starting at its header; fills `out`, whose
 // data points into `bytes`. False if the record or its data are damaged or another entry's.

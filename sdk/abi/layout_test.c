@@ -428,6 +428,14 @@ LAYOUT(kw_log_bounds, first, 0, 8);
 LAYOUT(kw_log_bounds, last, 8, 8);
 LAYOUT(kw_log_bounds, base_term, 16, 8);
 
+SIZE(kw_log_salvage, 72, 8);
+LAYOUT(kw_log_salvage, size, 0, 4);
+LAYOUT(kw_log_salvage, reserved, 4, 4);
+LAYOUT(kw_log_salvage, hard_state, 8, 24);
+LAYOUT(kw_log_salvage, last, 32, 8);
+LAYOUT(kw_log_salvage, last_term, 40, 8);
+LAYOUT(kw_log_salvage, bounds, 48, 24);
+
 SIZE(kw_log_batch, 32, 8);
 LAYOUT(kw_log_batch, size, 0, 4);
 LAYOUT(kw_log_batch, reserved, 4, 4);
@@ -435,7 +443,7 @@ LAYOUT(kw_log_batch, entries, 8, 8);
 LAYOUT(kw_log_batch, entry_count, 16, 8);
 LAYOUT(kw_log_batch, release, 24, 8);
 
-SIZE(kw_log_store, 56, 8);
+SIZE(kw_log_store, 72, 8);
 LAYOUT(kw_log_store, size, 0, 4);
 LAYOUT(kw_log_store, caps, 4, 4);
 LAYOUT(kw_log_store, recover, 8, 8);
@@ -444,6 +452,8 @@ LAYOUT(kw_log_store, read, 24, 8);
 LAYOUT(kw_log_store, truncate_prefix, 32, 8);
 LAYOUT(kw_log_store, reset, 40, 8);
 LAYOUT(kw_log_store, try_append, 48, 8);
+LAYOUT(kw_log_store, salvage, 56, 8);
+LAYOUT(kw_log_store, rebuild, 64, 8);
 
 /* ---- observer.h */
 

@@ -14,6 +14,8 @@ namespace {
 
 constexpr Function kRecover{"log-store.recover", ThreadTag::kControl};
 constexpr Function kAppend{"log-store.append", ThreadTag::kLog};
+constexpr Function kSalvage{"log-store.salvage", ThreadTag::kControl};
+constexpr Function kRebuild{"log-store.rebuild", ThreadTag::kControl};
 constexpr Function kTryAppend{"log-store.try_append", ThreadTag::kCore};
 constexpr Function kRead{"log-store.read", ThreadTag::kRead};
 constexpr Function kTruncatePrefix{"log-store.truncate_prefix", ThreadTag::kLog};
@@ -61,6 +63,13 @@ struct LogThunks {
                          kw_error* error) {
     return CheckedLog::Self(plugin).Recover(hard_state, bounds, error);
   }
+  static int32_t Salvage(kw_plugin* plugin, uint64_t base_index, uint64_t base_term, kw_log_salvage* out,
+                         kw_error* error) {
+    return CheckedLog::Self(plugin).Salvage(base_index, base_term, out, error);
+  }
+  static int32_t Rebuild(kw_plugin* plugin, kw_error* error) {
+    return CheckedLog::Self(plugin).Rebuild(error);
+  }
   static int32_t Append(kw_plugin* plugin, const kw_log_entry* entries, size_t entry_count,
                         const kw_hard_state* hard_state, kw_completion* completion) {
     return CheckedLog::Self(plugin).Append(kAppend, false, entries, entry_count, hard_state, completion);
@@ -87,6 +96,10 @@ CheckedLog::CheckedLog(const Subject* subject, kw_plugin* inner, const kw_log_st
   facade_.size = sizeof facade_;
   facade_.self = this;
   outer_.recover = &LogThunks::Recover;
+  if (table_.salvage != nullptr) {
+    outer_.salvage = &LogThunks::Salvage;
+    outer_.rebuild = &LogThunks::Rebuild;
+  }
   outer_.append = &LogThunks::Append;
   outer_.try_append = &LogThunks::TryAppend;
   outer_.read = &LogThunks::Read;
@@ -120,18 +133,34 @@ int32_t CheckedLog::Recover(kw_hard_state* hard_state, kw_log_bounds* bounds, kw
   }
   const int32_t code = CheckedCall(subject_, kRecover, error,
                                    [&] { return table_.recover(inner_, hard_state, bounds, error); });
-  if (code != KW_OK) return code;
-  if (bounds->first == 0 || bounds->last + 1 < bounds->first ||
-      (bounds->first > 1 && bounds->base_term == 0)) {
-    subject_.Condemn(kRecover.name, "sound-bounds",
-                     absl::StrCat("gave the bounds first ", bounds->first, ", last ", bounds->last,
-                                  ", base_term ", bounds->base_term));
-  }
-  first_ = bounds->first;
-  last_ = bounds->last;
-  submitted_last_ = bounds->last;
-  if (subject_.is_full() && !prober_.joinable()) prober_ = std::thread([this] { RunProber(); });
+  if (code == KW_OK) StartFrom(kRecover, *bounds);
   return code;
+}
+
+int32_t CheckedLog::Salvage(uint64_t base_index, uint64_t base_term, kw_log_salvage* out, kw_error* error) {
+  const int32_t code = CheckedCall(subject_, kSalvage, error,
+                                   [&] { return table_.salvage(inner_, base_index, base_term, out, error); });
+  if (code == KW_OK) salvaged_ = out->bounds;
+  return code;
+}
+
+int32_t CheckedLog::Rebuild(kw_error* error) {
+  const int32_t code = CheckedCall(subject_, kRebuild, error, [&] { return table_.rebuild(inner_, error); });
+  if (code == KW_OK) StartFrom(kSalvage, salvaged_);
+  return code;
+}
+
+// The log is in use from here on.
+void CheckedLog::StartFrom(const Function& function, const kw_log_bounds& bounds) {
+  if (bounds.first == 0 || bounds.last + 1 < bounds.first || (bounds.first > 1 && bounds.base_term == 0)) {
+    subject_.Condemn(function.name, "sound-bounds",
+                     absl::StrCat("gave the bounds first ", bounds.first, ", last ", bounds.last,
+                                  ", base_term ", bounds.base_term));
+  }
+  first_ = bounds.first;
+  last_ = bounds.last;
+  submitted_last_ = bounds.last;
+  if (subject_.is_full() && !prober_.joinable()) prober_ = std::thread([this] { RunProber(); });
 }
 
 // ---- what changes the log ------------------------------------------------------------------------

@@ -52,6 +52,9 @@ class CheckedLog {
   static CheckedLog& Self(kw_plugin* plugin) { return *static_cast<CheckedLog*>(plugin->self); }
 
   int32_t Recover(kw_hard_state* hard_state, kw_log_bounds* bounds, kw_error* error);
+  int32_t Salvage(uint64_t base_index, uint64_t base_term, kw_log_salvage* out, kw_error* error);
+  int32_t Rebuild(kw_error* error);
+  void StartFrom(const Function& function, const kw_log_bounds& bounds);
   // append and try_append.
   int32_t Append(const Function& function, bool may_refuse, const kw_log_entry* entries, size_t entry_count,
                  const kw_hard_state* hard_state, kw_completion* completion);
@@ -84,6 +87,7 @@ class CheckedLog {
   PendingCalls pending_;
   SerialLane log_lane_;
   std::atomic<bool> is_recovered_{false};
+  kw_log_bounds salvaged_{};  // What rebuild() leaves.
   std::atomic<int64_t> batches_open_{0};
 
   uint64_t next_sequence_ = 0;  // [log]: of the next submission.

@@ -31,6 +31,14 @@ typedef struct kw_log_bounds {
   uint64_t first, last, base_term;
 } kw_log_bounds;
 
+/* What a damaged log proves. */
+typedef struct kw_log_salvage {
+  uint32_t size, reserved;
+  kw_hard_state hard_state; /* the newest that was durable */
+  uint64_t last, last_term; /* the last entry that was durable then; {0, 0} for none */
+  kw_log_bounds bounds;     /* what rebuild() leaves; last is that above, or the base */
+} kw_log_salvage;
+
 typedef struct kw_log_batch kw_log_batch;
 struct kw_log_batch {
   uint32_t size, reserved;
@@ -62,6 +70,14 @@ typedef struct kw_log_store {
    * where append would wait or fail it changes nothing and returns UNAVAILABLE: append is called then. */
   int32_t (*try_append)(kw_plugin *plugin, const kw_log_entry *entries, size_t entry_count,
                         const kw_hard_state *hard_state, kw_completion *completion);
+  /* Optional, with rebuild. [control] Only after recover() answered DATA_LOSS: what of the log is intact
+   * behind an entry up to which the kv-store holds everything. Changes nothing. DATA_LOSS if the newest
+   * hard state or the last entry cannot be known; then only a copy or a new member helps. */
+  int32_t (*salvage)(kw_plugin *plugin, uint64_t base_index, uint64_t base_term, kw_log_salvage *out,
+                     kw_error *error);
+  /* Optional. [control] After salvage(): puts a log of those bounds and that hard state in the place of the
+   * damaged one, durably and in one step. Then as after recover(). */
+  int32_t (*rebuild)(kw_plugin *plugin, kw_error *error);
 } kw_log_store;
 
 #ifdef __cplusplus

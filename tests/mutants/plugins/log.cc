@@ -157,8 +157,8 @@ int32_t Reset(kw_plugin*, uint64_t base_index, uint64_t base_term, kw_completion
 }
 
 // Without try_append every append comes on the log thread.
-constexpr kw_log_store kTable = {sizeof(kw_log_store), 0,     Recover, Append, Read,
-                                 TruncatePrefix,       Reset, nullptr};
+constexpr kw_log_store kTable = {sizeof(kw_log_store), 0,     Recover, Append,  Read,
+                                 TruncatePrefix,       Reset, nullptr, nullptr, nullptr};
 
 int32_t CreateLog(const kw_host* host, const kw_config_item* items, size_t count, kw_plugin** out,
                   kw_error* error) {

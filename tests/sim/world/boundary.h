@@ -26,8 +26,10 @@ enum class Call : uint8_t {
   kTransportListen,
   kTransportSetPeers,
   kTransportSend,
+  kLogSalvage,
+  kLogRebuild,
 };
-inline constexpr size_t kCallCount = 16;
+inline constexpr size_t kCallCount = 18;
 
 inline const char* NameOf(Call call) {
   static constexpr const char* kNames[kCallCount] = {
@@ -36,7 +38,7 @@ inline const char* NameOf(Call call) {
       "store.stats",    "log.recover",       "log.append",
       "log.try_append", "log.read",          "log.truncate_prefix",
       "log.reset",      "transport.listen",  "transport.set_peers",
-      "transport.send"};
+      "transport.send", "log.salvage",       "log.rebuild"};
   return kNames[static_cast<size_t>(call)];
 }
 

@@ -239,6 +239,10 @@ void Cluster::Damage() {
   const Membership* membership = KnownMembership();
   if (swarm_.voters == 1 || membership == nullptr) return;
   if (membership->Configuration().voters.size() < swarm_.voters) return;
+  // The one that is asked may not have heard yet that another was removed.
+  const auto members = std::count_if(machines_.begin(), machines_.end(),
+                                     [](const Machine& m) { return m.role == Role::kMember; });
+  if (static_cast<size_t>(members) < swarm_.voters) return;
   const size_t damaged = static_cast<size_t>(
       std::count_if(machines_.begin(), machines_.end(), [](const Machine& m) { return m.is_damaged; }));
   const bool others_change = std::any_of(machines_.begin(), machines_.end(), [](const Machine& m) {

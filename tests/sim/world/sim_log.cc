@@ -140,13 +140,11 @@ int32_t SimLog::Recover(kw_hard_state* hard_state, kw_log_bounds* bounds, kw_err
   }
   log_segmented::Status status = real_->store.Recover(hard_state, bounds);
   if (!status.ok()) return status.Fill(error);
-  recovered_ = true;
   CheckRecovered(*hard_state, *bounds);
   return KW_OK;
 }
 
-// What was recovered must be what was acknowledged, or that and some of what was on its way.
-void SimLog::CheckRecovered(const kw_hard_state& hard_state, const kw_log_bounds& bounds) {
+LogShadow SimLog::ReadBack(const kw_hard_state& hard_state, const kw_log_bounds& bounds) {
   LogShadow found;
   found.base_index = bounds.first - 1;
   found.base_term = bounds.base_term;
@@ -161,7 +159,7 @@ void SimLog::CheckRecovered(const kw_hard_state& hard_state, const kw_log_bounds
     }
     if (!status.ok()) {
       violation_ = "what recovery found cannot be read: " + status.text;
-      return;
+      break;
     }
     for (size_t i = 0; i < batch->entry_count; ++i) {
       found.entries.push_back({batch->entries[i].term, batch->entries[i].crc32c});
@@ -169,17 +167,12 @@ void SimLog::CheckRecovered(const kw_hard_state& hard_state, const kw_log_bounds
     next += batch->entry_count;
     batch->release(batch);
   }
-  const auto is_found = [&](const LogShadow& expected) {
-    if (expected.hard_state.term != found.hard_state.term ||
-        expected.hard_state.vote != found.hard_state.vote) {
-      return false;
-    }
-    if (found.base_index > expected.base_index || found.last_index() != expected.last_index()) return false;
-    for (uint64_t index = expected.base_index + 1; index <= expected.last_index(); ++index) {
-      if (!(*found.Find(index) == *expected.Find(index))) return false;
-    }
-    return true;
-  };
+  return found;
+}
+
+// What is found must be what was acknowledged, or that and some of what was on its way.
+void SimLog::CheckAgainstRecord(const std::string& what,
+                                const std::function<bool(const LogShadow& expected)>& is_found) {
   LogShadow expected = record_->acknowledged;
   bool matches = is_found(expected);
   for (const LogChange& change : record_->unacknowledged) {
@@ -187,18 +180,83 @@ void SimLog::CheckRecovered(const kw_hard_state& hard_state, const kw_log_bounds
     change.ApplyTo(&expected);
     matches = is_found(expected);
   }
-  if (!matches) {
-    const LogShadow& acknowledged = record_->acknowledged;
-    violation_ = "the log acknowledged [" + std::to_string(acknowledged.base_index + 1) + ", " +
-                 std::to_string(acknowledged.last_index()) + "] in term " +
-                 std::to_string(acknowledged.hard_state.term) + " with vote " +
-                 std::to_string(acknowledged.hard_state.vote) + "; after a restart it is [" +
-                 std::to_string(bounds.first) + ", " + std::to_string(bounds.last) + "] in term " +
-                 std::to_string(hard_state.term) + " with vote " + std::to_string(hard_state.vote);
-  }
+  if (matches) return;
+  const LogShadow& acknowledged = record_->acknowledged;
+  violation_ = "the log acknowledged [" + std::to_string(acknowledged.base_index + 1) + ", " +
+               std::to_string(acknowledged.last_index()) + "] in term " +
+               std::to_string(acknowledged.hard_state.term) + " with vote " +
+               std::to_string(acknowledged.hard_state.vote) + "; after a restart it is " + what;
+}
+
+void SimLog::StartFrom(LogShadow found) {
+  recovered_ = true;
   record_->acknowledged = found;
   record_->unacknowledged.clear();
   written_ = std::move(found);
+}
+
+void SimLog::CheckRecovered(const kw_hard_state& hard_state, const kw_log_bounds& bounds) {
+  LogShadow found = ReadBack(hard_state, bounds);
+  if (!violation_.empty()) return;
+  CheckAgainstRecord(
+      "[" + std::to_string(bounds.first) + ", " + std::to_string(bounds.last) + "] in term " +
+          std::to_string(hard_state.term) + " with vote " + std::to_string(hard_state.vote),
+      [&](const LogShadow& expected) {
+        if (expected.hard_state.term != hard_state.term || expected.hard_state.vote != hard_state.vote) {
+          return false;
+        }
+        if (found.base_index > expected.base_index || found.last_index() != expected.last_index()) {
+          return false;
+        }
+        for (uint64_t i = expected.base_index + 1; i <= expected.last_index(); ++i) {
+          if (!(*found.Find(i) == *expected.Find(i))) return false;
+        }
+        return true;
+      });
+  StartFrom(std::move(found));
+}
+
+// A damaged log may lose entries, but never be wrong about the vote and the last entry.
+int32_t SimLog::Salvage(uint64_t base_index, uint64_t base_term, kw_log_salvage* out, kw_error* error) {
+  if (const int32_t code = boundary_->Cross(Call::kLogSalvage); code != KW_OK) {
+    return Fail(error, code, "salvage: injected failure");
+  }
+  log_segmented::Status status = real_->store.FindSalvage(base_index, base_term, out);
+  if (!status.ok()) return status.Fill(error);
+  salvaged_ = *out;
+  CheckAgainstRecord(
+      "salvaged as ending with " + std::to_string(out->last) + " in term " +
+          std::to_string(out->hard_state.term) + " with vote " + std::to_string(out->hard_state.vote),
+      [&](const LogShadow& expected) {
+        const LogShadow::Entry* last = expected.Find(expected.last_index());
+        return expected.hard_state.term == out->hard_state.term &&
+               expected.hard_state.vote == out->hard_state.vote && expected.last_index() == out->last &&
+               (last == nullptr ? expected.base_term : last->term) == out->last_term;
+      });
+  return KW_OK;
+}
+
+int32_t SimLog::Rebuild(kw_error* error) {
+  if (const int32_t code = boundary_->Cross(Call::kLogRebuild); code != KW_OK) {
+    return Fail(error, code, "rebuild: injected failure");
+  }
+  const LogShadow before = record_->acknowledged;
+  log_segmented::Status status = real_->store.Rebuild();
+  if (!status.ok()) return status.Fill(error);
+  LogShadow found = ReadBack(salvaged_.hard_state, salvaged_.bounds);
+  for (uint64_t i = std::max(found.base_index, before.base_index) + 1;
+       i <= std::min(found.last_index(), before.last_index()); ++i) {
+    if (!(*found.Find(i) == *before.Find(i))) {
+      // It may be one that was written over and not yet acknowledged so.
+      bool is_known = false;
+      for (const LogChange& change : record_->unacknowledged) {
+        is_known = is_known || (change.kind == LogChange::Kind::kAppend && change.index <= i);
+      }
+      if (!is_known) violation_ = "entry " + std::to_string(i) + " of the rebuilt log is another one";
+    }
+  }
+  StartFrom(std::move(found));
+  return KW_OK;
 }
 
 const kw_log_store* SimLog::table() const {
@@ -241,7 +299,10 @@ const kw_log_store* SimLog::table() const {
       [](kw_plugin* plugin, const kw_log_entry* entries, size_t count, const kw_hard_state* hard_state,
          kw_completion* completion) -> int32_t {
         return Self(plugin).Append(Call::kLogTryAppend, entries, count, hard_state, completion);
-      }};
+      },
+      [](kw_plugin* plugin, uint64_t base_index, uint64_t base_term, kw_log_salvage* out,
+         kw_error* error) -> int32_t { return Self(plugin).Salvage(base_index, base_term, out, error); },
+      [](kw_plugin* plugin, kw_error* error) -> int32_t { return Self(plugin).Rebuild(error); }};
   return &kTable;
 }
 

@@ -100,7 +100,13 @@ class SimLog {
   int32_t Append(Call call, const kw_log_entry* entries, size_t count, const kw_hard_state* hard_state,
                  kw_completion* completion);
   int32_t Recover(kw_hard_state* hard_state, kw_log_bounds* bounds, kw_error* error);
+  int32_t Salvage(uint64_t base_index, uint64_t base_term, kw_log_salvage* out, kw_error* error);
+  int32_t Rebuild(kw_error* error);
+  LogShadow ReadBack(const kw_hard_state& hard_state, const kw_log_bounds& bounds);
+  void CheckAgainstRecord(const std::string& what,
+                          const std::function<bool(const LogShadow& expected)>& is_found);
   void CheckRecovered(const kw_hard_state& hard_state, const kw_log_bounds& bounds);
+  void StartFrom(LogShadow found);
   void Note(const LogChange& change);
 
   LogRecord* const record_;
@@ -108,7 +114,8 @@ class SimLog {
   const std::function<void()> changed_;
   std::unique_ptr<Real> real_;
   kw_plugin plugin_{};
-  LogShadow written_;  // With all that was ever given to append.
+  LogShadow written_;          // With all that was ever given to append.
+  kw_log_salvage salvaged_{};  // What Rebuild() leaves.
   bool flush_at_once_ = true;
   bool recovered_ = false;
   std::string violation_;
