@@ -28,9 +28,10 @@ void Threads::Stop() {
   log_jobs_.Push(&log_stop_);
   store_jobs_.Push(&store_stop_);
   {
-    absl::MutexLock lock(&mutex_);
+    std::lock_guard lock(mutex_);
     stopping_ = true;
   }
+  read_work_.notify_all();
   for (std::thread& thread : threads_) thread.join();
 }
 
@@ -50,8 +51,11 @@ void Threads::Submit(Lane lane, std::unique_ptr<Job> job) {
       store_jobs_.Push(job.release());
       return;
     case Lane::kRead: {
-      absl::MutexLock lock(&mutex_);
-      read_jobs_.push_back(std::move(job));
+      {
+        std::lock_guard lock(mutex_);
+        read_jobs_.push_back(std::move(job));
+      }
+      read_work_.notify_one();
       return;
     }
   }
@@ -99,12 +103,8 @@ void Threads::RunReader() {
   while (true) {
     std::unique_ptr<Job> job;
     {
-      absl::MutexLock lock(&mutex_);
-      mutex_.Await(absl::Condition(
-          +[](Threads* self) ABSL_EXCLUSIVE_LOCKS_REQUIRED(self->mutex_) {
-            return self->stopping_ || !self->read_jobs_.empty();
-          },
-          this));
+      std::unique_lock lock(mutex_);
+      read_work_.wait(lock, [this] { return stopping_ || !read_jobs_.empty(); });
       if (read_jobs_.empty()) return;
       job = std::move(read_jobs_.front());
       read_jobs_.pop_front();

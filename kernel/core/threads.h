@@ -5,13 +5,13 @@
 #pragma once
 
 #include <atomic>
+#include <condition_variable>
 #include <deque>
 #include <memory>
+#include <mutex>
 #include <thread>
 #include <vector>
 
-#include "absl/base/thread_annotations.h"
-#include "absl/synchronization/mutex.h"
 #include "kernel/core/executor.h"
 #include "kernel/core/log_writer.h"
 
@@ -38,10 +38,11 @@ class Threads : public Executor {
   Inbox log_jobs_, store_jobs_;
   std::atomic<int> log_jobs_left_{0};  // Given to the log thread and not yet handed to the store.
   InboxNode log_stop_, store_stop_;    // kind 0: the last node.
-  absl::Mutex mutex_;
-  std::deque<std::unique_ptr<Job>> read_jobs_ ABSL_GUARDED_BY(mutex_);
-  bool stopping_ ABSL_GUARDED_BY(mutex_) = false;
-  bool stopped_ = false;  // Stop() and Submit() are never called at the same time.
+  std::mutex mutex_;
+  std::condition_variable read_work_;
+  std::deque<std::unique_ptr<Job>> read_jobs_;  // Guarded by mutex_.
+  bool stopping_ = false;                       // Guarded by mutex_.
+  bool stopped_ = false;                        // Stop() and Submit() are never called at the same time.
   std::vector<std::thread> threads_;
 };
 

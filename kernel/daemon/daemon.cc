@@ -6,12 +6,13 @@
 
 #include <atomic>
 #include <cerrno>
+#include <chrono>
+#include <condition_variable>
 #include <cstdio>
 #include <cstring>
+#include <mutex>
 #include <vector>
 
-#include "absl/synchronization/mutex.h"
-#include "absl/time/time.h"
 #include "kernel/base/check.h"
 #include "kernel/config/config.h"
 #include "kernel/core/node.h"
@@ -28,7 +29,7 @@ constexpr size_t kConfigBytesMax = 1u << 20;
 constexpr int kShutdownLimitS = 10;
 // The budget of a stop is 1.5 s; what is not handed over by then, an election decides.
 constexpr uint64_t kHandOverMs = 800;
-constexpr absl::Duration kReadinessPoll = absl::Milliseconds(5);
+constexpr std::chrono::milliseconds kReadinessPoll{5};
 
 // The whole file, or false with errno's text.
 bool ReadFile(const std::string& path, std::string* out, std::string* error) {
@@ -188,7 +189,7 @@ class Daemon {
 
   int WaitForEnd(core::Node* node) {
     bool is_ready = false;
-    absl::MutexLock lock(&mutex_);
+    std::unique_lock lock(mutex_);
     while (!is_terminating_.load()) {
       if (node->failed()) return Fail(node->failure());
       const kw_node_state& state = *node->state();
@@ -200,14 +201,14 @@ class Daemon {
              {"cluster_id", HexId(__atomic_load_n(&state.cluster_id, __ATOMIC_RELAXED))}});
       }
       // Readiness is looked for closely, a failure of the core a few times a second.
-      changed_.WaitWithTimeout(&mutex_, is_ready ? absl::Milliseconds(200) : kReadinessPoll);
+      changed_.wait_for(lock, is_ready ? std::chrono::milliseconds(200) : kReadinessPoll);
     }
     return kExitOk;
   }
 
   void Wake() {
-    absl::MutexLock lock(&mutex_);
-    changed_.SignalAll();
+    std::lock_guard lock(mutex_);
+    changed_.notify_all();
   }
 
   const DaemonOptions options_;
@@ -217,8 +218,8 @@ class Daemon {
   PluginLoader loader_;
   NodeServices services_;
   Config config_;
-  absl::Mutex mutex_;
-  absl::CondVar changed_;
+  std::mutex mutex_;
+  std::condition_variable changed_;
   std::atomic<bool> is_terminating_{false};
 };
 

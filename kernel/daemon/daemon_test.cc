@@ -4,7 +4,9 @@
 #include <gtest/gtest.h>
 #include <unistd.h>
 
-#include "absl/synchronization/notification.h"
+#include <condition_variable>
+#include <mutex>
+
 #include "kernel/base/bytes.h"
 #include "kernel/daemon/real_clock.h"
 #include "kernel/daemon/stderr_logger.h"
@@ -12,23 +14,28 @@
 namespace keyway {
 namespace {
 
-// absl::Notification may be destroyed as soon as it was waited for, unlike a std::promise.
 struct Waiter {
   Waiter() {
     completion.ctx = this;
     completion.done = [](kw_completion* self, int32_t done_code, const kw_error*) {
       auto* waiter = static_cast<Waiter*>(self->ctx);
+      // Notified with the mutex held: the waiter may be destroyed as soon as it was waited for.
+      std::lock_guard lock(waiter->mutex);
       waiter->code = done_code;
-      waiter->fired.Notify();
+      waiter->is_fired = true;
+      waiter->fired.notify_all();
     };
   }
   int32_t Wait() {
-    fired.WaitForNotification();
+    std::unique_lock lock(mutex);
+    fired.wait(lock, [this] { return is_fired; });
     return code;
   }
   kw_completion completion = {};
   int32_t code = KW_UNKNOWN;
-  absl::Notification fired;
+  std::mutex mutex;
+  std::condition_variable fired;
+  bool is_fired = false;
 };
 
 TEST(RealClock, FiresAfterTheDelay) {

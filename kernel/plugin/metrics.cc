@@ -116,12 +116,12 @@ MetricsRegistry::Series* MetricsRegistry::Find(uint32_t kind, std::string_view n
 }
 
 uint64_t* MetricsRegistry::Counter(std::string_view name, std::string_view help, const MetricLabels& labels) {
-  absl::MutexLock lock(&mutex_);
+  std::lock_guard lock(mutex_);
   return Find(KW_METRIC_COUNTER, name, help, labels, {})->cells.get();
 }
 
 uint64_t* MetricsRegistry::Gauge(std::string_view name, std::string_view help, const MetricLabels& labels) {
-  absl::MutexLock lock(&mutex_);
+  std::lock_guard lock(mutex_);
   return Find(KW_METRIC_GAUGE, name, help, labels, {})->cells.get();
 }
 
@@ -129,32 +129,32 @@ HistogramCells MetricsRegistry::Histogram(std::string_view name, std::string_vie
                                           const MetricLabels& labels, std::span<const double> bounds) {
   // The spare has room for this many buckets.
   if (bounds.size() > kBoundsMax) bounds = bounds.first(kBoundsMax);
-  absl::MutexLock lock(&mutex_);
+  std::lock_guard lock(mutex_);
   Series* series = Find(kHistogramKind, name, help, labels, bounds);
   // The spare has no bounds of its own: all its observations fall into the first bucket.
   return {series->cells.get(), series->bounds};
 }
 
 uint64_t MetricsRegistry::AddCollector(std::function<void(MetricSink&)> collect) {
-  absl::MutexLock lock(&collectors_mutex_);
+  std::lock_guard lock(collectors_mutex_);
   collectors_.emplace_back(next_collector_id_, std::move(collect));
   return next_collector_id_++;
 }
 
 void MetricsRegistry::RemoveCollector(uint64_t id) {
-  absl::MutexLock lock(&collectors_mutex_);
+  std::lock_guard lock(collectors_mutex_);
   std::erase_if(collectors_, [id](const auto& collector) { return collector.first == id; });
 }
 
 void MetricsRegistry::Collect(const std::function<void(std::span<const kw_sample>)>& visit) {
   std::deque<Held> held;
   {
-    absl::MutexLock lock(&collectors_mutex_);
+    std::lock_guard lock(collectors_mutex_);
     HeldSink sink(&held);
     for (auto& [id, collect] : collectors_) collect(sink);
   }
   {
-    absl::MutexLock lock(&mutex_);
+    std::lock_guard lock(mutex_);
     for (const auto& series : series_) {
       Held& copy = held.emplace_back();
       copy.name = series->name;

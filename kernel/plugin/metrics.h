@@ -8,14 +8,13 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <mutex>
 #include <span>
 #include <string>
 #include <string_view>
 #include <utility>
 #include <vector>
 
-#include "absl/base/thread_annotations.h"
-#include "absl/synchronization/mutex.h"
 #include "keyway/host.h"
 #include "keyway/observer.h"
 
@@ -91,16 +90,15 @@ class MetricsRegistry {
  private:
   struct Series;
   Series* Find(uint32_t kind, std::string_view name, std::string_view help, const MetricLabels& labels,
-               std::span<const double> bounds) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+               std::span<const double> bounds);  // With mutex_.
 
-  absl::Mutex mutex_;
-  std::vector<std::unique_ptr<Series>> series_ ABSL_GUARDED_BY(mutex_);  // Ordered by name, labels.
+  std::mutex mutex_;
+  std::vector<std::unique_ptr<Series>> series_;  // Ordered by name, labels. Guarded by mutex_.
   std::unique_ptr<Series> spare_;
   // Held while collectors run. Taken before mutex_.
-  absl::Mutex collectors_mutex_ ABSL_ACQUIRED_BEFORE(mutex_);
-  std::vector<std::pair<uint64_t, std::function<void(MetricSink&)>>> collectors_
-      ABSL_GUARDED_BY(collectors_mutex_);
-  uint64_t next_collector_id_ ABSL_GUARDED_BY(collectors_mutex_) = 1;
+  std::mutex collectors_mutex_;
+  std::vector<std::pair<uint64_t, std::function<void(MetricSink&)>>> collectors_;
+  uint64_t next_collector_id_ = 1;
 };
 
 }  // namespace host

@@ -177,6 +177,7 @@ class PluginSetTest : public testing::Test {
   // The set, loaded; configuration errors are in errors_.
   PluginSet& Load(const std::string& text = kAll) {
     std::vector<ConfigError> errors;
+    set_.reset();  // It refers to the configuration.
     config_ = ParseConfig(text, "keyway.toml", &errors);
     EXPECT_EQ(FormatErrors("keyway.toml", errors), "");
     set_ = std::make_unique<PluginSet>(&config_, &loader_, &services_);

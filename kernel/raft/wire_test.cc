@@ -124,7 +124,7 @@ TEST(RaftWire, RefusesUnknownKindsAndFlags) {
     changed[0] = static_cast<char>(kind);
     EXPECT_FALSE(DecodeMessage(changed).has_value());
   }
-  bytes[1] = 8;
+  bytes[1] = 16;
   EXPECT_FALSE(DecodeMessage(bytes).has_value());
 }
 

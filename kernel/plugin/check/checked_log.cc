@@ -111,9 +111,10 @@ CheckedLog::~CheckedLog() { BeforeStop(); }
 
 void CheckedLog::BeforeStop() {
   {
-    absl::MutexLock lock(&probe_mutex_);
+    std::lock_guard lock(probe_mutex_);
     is_stopping_ = true;
   }
+  probe_work_.notify_one();
   if (prober_.joinable()) prober_.join();
 }
 
@@ -257,8 +258,9 @@ void CheckedLog::OnAppended(PendingCall* call, int32_t code) {
   if (call->numbers[2] != self.epoch_.load(std::memory_order_acquire)) return;
   self.last_.store(call->numbers[1], std::memory_order_release);
   if (!self.subject_.is_full()) return;
-  absl::MutexLock lock(&self.probe_mutex_);
+  std::lock_guard lock(self.probe_mutex_);
   self.probe_last_ = call->numbers[1];
+  self.probe_work_.notify_one();
 }
 
 int32_t CheckedLog::TruncatePrefix(uint64_t first_kept, kw_completion* completion) {
@@ -274,8 +276,9 @@ void CheckedLog::OnTruncated(PendingCall* call, int32_t code) {
   CheckOrder(call, code);
   CheckedLog& self = *static_cast<CheckedLog*>(call->context);
   if (code != KW_OK || !self.subject_.is_full()) return;
-  absl::MutexLock lock(&self.probe_mutex_);
+  std::lock_guard lock(self.probe_mutex_);
   self.probe_first_ = call->numbers[0];
+  self.probe_work_.notify_one();
 }
 
 int32_t CheckedLog::Reset(uint64_t base_index, uint64_t base_term, kw_completion* completion) {
@@ -299,9 +302,10 @@ void CheckedLog::OnReset(PendingCall* call, int32_t code) {
   CheckOrder(call, code);
   CheckedLog& self = *static_cast<CheckedLog*>(call->context);
   if (code != KW_OK || !self.subject_.is_full()) return;
-  absl::MutexLock lock(&self.probe_mutex_);
+  std::lock_guard lock(self.probe_mutex_);
   self.probe_last_ = self.probe_first_ = 0;
   self.probe_gone_ = call->numbers[0];
+  self.probe_work_.notify_one();
 }
 
 // ---- reading -------------------------------------------------------------------------------------
@@ -393,13 +397,9 @@ void CheckedLog::RunProber() {
   while (true) {
     uint64_t last = 0, first = 0, gone = 0, epoch = 0;
     {
-      absl::MutexLock lock(&probe_mutex_);
-      probe_mutex_.Await(absl::Condition(
-          +[](CheckedLog* self) ABSL_EXCLUSIVE_LOCKS_REQUIRED(self->probe_mutex_) {
-            return self->is_stopping_ || self->probe_last_ != 0 || self->probe_first_ != 0 ||
-                   self->probe_gone_ != 0;
-          },
-          this));
+      std::unique_lock lock(probe_mutex_);
+      probe_work_.wait(
+          lock, [this] { return is_stopping_ || probe_last_ != 0 || probe_first_ != 0 || probe_gone_ != 0; });
       if (is_stopping_) return;
       std::swap(last, probe_last_);
       std::swap(first, probe_first_);

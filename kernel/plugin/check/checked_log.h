@@ -17,12 +17,11 @@
 #pragma once
 
 #include <atomic>
+#include <condition_variable>
 #include <deque>
 #include <mutex>
 #include <thread>
 
-#include "absl/base/thread_annotations.h"
-#include "absl/synchronization/mutex.h"
 #include "kernel/plugin/check/pending.h"
 #include "kernel/plugin/check/verdict.h"
 #include "keyway/log_store.h"
@@ -103,11 +102,10 @@ class CheckedLog {
   std::deque<Identity> shadow_;  // Of the entries from shadow_first_ on, at level full.
   uint64_t shadow_first_ = 0;
 
-  absl::Mutex probe_mutex_;
-  bool is_stopping_ ABSL_GUARDED_BY(probe_mutex_) = false;
-  uint64_t probe_last_ ABSL_GUARDED_BY(probe_mutex_) = 0;
-  uint64_t probe_first_ ABSL_GUARDED_BY(probe_mutex_) = 0;
-  uint64_t probe_gone_ ABSL_GUARDED_BY(probe_mutex_) = 0;
+  std::mutex probe_mutex_;  // Guards what follows.
+  std::condition_variable probe_work_;
+  bool is_stopping_ = false;
+  uint64_t probe_last_ = 0, probe_first_ = 0, probe_gone_ = 0;
   std::thread prober_;
 };
 

@@ -4,8 +4,7 @@
 #include <pthread.h>
 
 #include <algorithm>
-
-#include "absl/time/time.h"
+#include <chrono>
 
 namespace keyway::check {
 namespace {
@@ -19,19 +18,20 @@ Watchdog::Watchdog(Clock* maybe_clock, Logger* logger, Deadlines deadlines)
 
 Watchdog::~Watchdog() {
   {
-    absl::MutexLock lock(&mutex_);
+    std::lock_guard lock(mutex_);
     is_stopping_ = true;
   }
+  stop_.notify_one();
   thread_.join();
 }
 
 void Watchdog::Add(const PendingCalls* calls) {
-  absl::MutexLock lock(&mutex_);
+  std::lock_guard lock(mutex_);
   pending_.push_back(calls);
 }
 
 void Watchdog::Remove(const PendingCalls* calls) {
-  absl::MutexLock lock(&mutex_);
+  std::lock_guard lock(mutex_);
   std::erase(pending_, calls);
 }
 
@@ -40,8 +40,8 @@ void Watchdog::Run() {
   uint64_t last_ns = maybe_clock_ == nullptr ? 0 : maybe_clock_->MonoNs();
   while (true) {
     {
-      absl::MutexLock lock(&mutex_);
-      if (mutex_.AwaitWithTimeout(absl::Condition(&is_stopping_), absl::Nanoseconds(kLookNs))) return;
+      std::unique_lock lock(mutex_);
+      if (stop_.wait_for(lock, std::chrono::nanoseconds(kLookNs), [this] { return is_stopping_; })) return;
     }
     const uint64_t time_ns = maybe_clock_ == nullptr ? last_ns + kLookNs : maybe_clock_->MonoNs();
     now_ns_ += std::min(time_ns - last_ns, 2 * kLookNs);
@@ -68,7 +68,7 @@ void Watchdog::Look() {
     }
   }
   {
-    absl::MutexLock lock(&mutex_);
+    std::lock_guard lock(mutex_);
     for (const PendingCalls* calls : pending_) {
       calls->ForEachPending([&](const PendingCall& call) {
         LookAt(&call, call.generation.load(std::memory_order_relaxed), calls->subject(), *call.function,

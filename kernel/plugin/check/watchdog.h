@@ -6,13 +6,13 @@
 // whole process stood still (a paused machine) counts as one look.
 #pragma once
 
+#include <condition_variable>
 #include <cstdint>
+#include <mutex>
 #include <thread>
 #include <unordered_map>
 #include <vector>
 
-#include "absl/base/thread_annotations.h"
-#include "absl/synchronization/mutex.h"
 #include "kernel/plugin/check/pending.h"
 #include "kernel/plugin/clock.h"
 
@@ -55,9 +55,10 @@ class Watchdog {
   const Deadlines deadlines_;
   uint64_t now_ns_ = 0;  // Sum of the times between looks, each bounded. Only of the thread.
   std::unordered_map<const void*, Watched> watched_;
-  absl::Mutex mutex_;
-  bool is_stopping_ ABSL_GUARDED_BY(mutex_) = false;
-  std::vector<const PendingCalls*> pending_ ABSL_GUARDED_BY(mutex_);
+  std::mutex mutex_;
+  std::condition_variable stop_;
+  bool is_stopping_ = false;                  // Guarded by mutex_.
+  std::vector<const PendingCalls*> pending_;  // Guarded by mutex_.
   std::thread thread_;
 };
 
