@@ -107,13 +107,23 @@ format: ## let clang-format lay out the sources
 	$(call install,$(PACKAGES_LINT))
 	@clang-format-14 -i $(SOURCES)
 
-asan tsan: ## unit and integration tests under AddressSanitizer and UBSan, or ThreadSanitizer
+asan: ## unit and integration tests under AddressSanitizer and UBSan; ARGS='integration/test_kill.py'
+	$(call sanitized,$@)
+
+tsan: build ## the same under ThreadSanitizer, without what is linked with gRPC
+	@mkdir -p build/tsan/bin && cp build/bin/keywayctl build/tsan/bin/
+	$(call sanitized,$@)
+
+# $(call sanitized,preset): builds it and runs the suites in ARGS. tests/sanitizers/README.md
+define sanitized
 	$(call install,$(PACKAGES_BUILD) $(PACKAGES_TEST))
-	@cmake --preset $@ >/dev/null
-	@cmake --build --preset $@ --parallel $(JOBS)
+	@cmake --preset $(1) >/dev/null
+	@cmake --build --preset $(1) --parallel $(JOBS)
 	@$(MAKE) --no-print-directory $(VENV)/.ready
-	@KEYWAY_BUILD=build/$@ KEYWAY_KILL_ROUNDS=$(or $(KEYWAY_KILL_ROUNDS),8) KEYWAY_SANITIZED=$@ \
+	@LSAN_OPTIONS=suppressions=$(CURDIR)/tests/sanitizers/lsan.supp KEYWAY_BUILD=build/$(1) \
+	  KEYWAY_KILL_ROUNDS=$(or $(KEYWAY_KILL_ROUNDS),8) KEYWAY_SANITIZED=$(1) \
 	  $(VENV)/bin/python tests/run.py $(if $(ARGS),$(ARGS),integration)
+endef
 
 clean: ## remove build/ (not ./keyway-data)
 	@rm -rf build

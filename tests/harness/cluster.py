@@ -323,7 +323,7 @@ class KeywayNode(Node):
             "",
             "[log]",
             'plugin = "log-segmented"',
-            *self.cluster.options.get("log_options", []),
+            *self.cluster.options.get("log_options", paths.LOG_OPTIONS),
             "",
             "[transport]",
             f'plugin = "transport-{self.transport}"',

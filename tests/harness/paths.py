@@ -16,3 +16,5 @@ LOADGEN = BUILD / "bin" / "keyway-loadgen"
 
 # A sanitizer makes everything several times slower and larger: limits on time and memory are widened.
 SLOWNESS = 8 if os.environ.get("KEYWAY_SANITIZED") else 1
+# A start scans whole segments, which takes seconds with sanitizers.
+LOG_OPTIONS = ['segment_bytes = "1MiB"'] if os.environ.get("KEYWAY_SANITIZED") else []

@@ -7,7 +7,7 @@ import struct
 import lmdb
 import pytest
 
-from harness import loadgen
+from harness import loadgen, paths
 from harness.client import grpc, rpc
 from harness.cluster import wait_until
 
@@ -161,17 +161,25 @@ def forge(data_dir):
 @pytest.mark.parametrize("leads", [False, True], ids=["follower", "leader"])
 def test_member_that_differs_from_the_majority_fences_itself(make_cluster, leads):
     """Its store agrees with itself, so that only the comparison with the others can tell."""
-    cluster = make_cluster(3, storage="lmdb", check="cheap", check_options=['digest_interval = "3s"'])
+    interval = 3 * paths.SLOWNESS
+    cluster = make_cluster(3, storage="lmdb", check="cheap", check_options=[f'digest_interval = "{interval}s"'])
     put_needle(cluster)
-    victim = cluster.followers()[0]
+    victim, other = cluster.followers()
     assert victim.stop() == 0
     forge(victim.data_dir)
-    victim.start().wait_ready()
+
+    def move_leader(to):
+        cluster.leader().client.Maintenance.MoveLeader(
+            rpc.MoveLeaderRequest(targetID=cluster.member_id(to))
+        )
+
     if leads:
-        leader = cluster.leader()
-        request = rpc.MoveLeaderRequest(targetID=cluster.member_id(victim))
-        leader.client.Maintenance.MoveLeader(request)
-    assert victim.wait_exit(30) != 0
+        move_leader(other)  # A new leader waits for an interval before its first digest.
+        victim.start().wait_ready()
+        move_leader(victim)
+    else:
+        victim.start()  # The comparison may come before its first answer.
+    assert victim.wait_exit(30 + 2 * interval) != 0
     assert "state differs from that of the majority at index" in victim.log()
     assert "(storage-lmdb)" in victim.log()
     victim.start()
