@@ -131,7 +131,8 @@ class BySearch {
   void ForKeys(const Op& op, Visit visit) {
     if (op.end.empty()) return visit(op.key);
     for (auto at = keys_.lower_bound(op.key); at != keys_.end(); ++at) {
-      if (InRange(at->first, op.key, op.end)) visit(at->first);
+      if (!InRange(at->first, op.key, op.end)) return;  // The keys behind it are not, either.
+      visit(at->first);
     }
   }
 
