@@ -70,8 +70,8 @@ class LogWriter {
   // system call only then.
   static constexpr int32_t kWaits = 1, kOneJob = 2;
   std::atomic<int32_t> outstanding_{0};
-  std::atomic<bool> failing_{false};     // Somebody writes the next two.
-  std::atomic<bool> failed_{false};      // They are written.
+  std::atomic<bool> failing_{false};  // Somebody writes the next two.
+  std::atomic<bool> failed_{false};   // They are written.
   int32_t failed_code_ = KW_OK;
   std::string failed_error_;
 };

@@ -13,7 +13,7 @@ namespace {
 
 constexpr uint64_t kAmpleCredit = uint64_t{1} << 40;
 constexpr int64_t kRetryNs = 50'000'000;
-constexpr uint64_t kWindowPart = 8;      // Who is not slow gives credit back when this part of it is used.
+constexpr uint64_t kWindowPart = 8;  // Who is not slow gives credit back when this part of it is used.
 constexpr size_t kGroupsMax = 4096;  // Asked and not answered; then none is asked any more.
 
 }  // namespace
@@ -244,9 +244,9 @@ void Watchers::OnEvents(Watcher* watcher, const kw_watch_batch& batch) {
   watcher->owed += batch.credit_bytes;
   if (!watcher->slow && watcher->owed < watcher->window / kWindowPart) return;
   const int64_t delay_ns = watcher->slow && !settling_ ? generator_->random().Between(1, 1'000'000'000) : 1;
-  world_->CallAt(world_->now_ns() + delay_ns, [this, id = watcher->id, bytes = std::exchange(watcher->owed, 0)] {
-    GiveCredit(id, bytes);
-  });
+  world_->CallAt(
+      world_->now_ns() + delay_ns,
+      [this, id = watcher->id, bytes = std::exchange(watcher->owed, 0)] { GiveCredit(id, bytes); });
 }
 
 void Watchers::GiveCredit(uint64_t watcher_id, uint64_t bytes) {
