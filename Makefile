@@ -4,7 +4,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help packages build run cluster test test-unit test-integration test-compat test-variants sim bench lint format \
+.PHONY: help packages build run cluster test test-unit test-integration test-compat test-variants sim sim-compilers bench lint format \
 	asan tsan clean
 
 JOBS ?= $(shell nproc)
@@ -20,6 +20,7 @@ PACKAGES_BUILD := cmake ninja-build g++ pkg-config ccache git \
 PACKAGES_TEST := python3 python3-venv openssl etcd-client strace util-linux binutils ca-certificates \
 	$(if $(shell command -v npm),,nodejs npm)
 PACKAGES_LINT := clang-format-14
+PACKAGES_CLANG := clang-16
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z -]+:.*## / { printf "  make %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -89,6 +90,14 @@ test-variants: build ## the cluster's suites on every engine, transport and TLS;
 
 sim: build ## the deterministic simulator for SECONDS=600; or ARGS='--seed 7 --trace', ARGS='--seeds 1..1000'
 	@build/bin/keyway-sim $(if $(ARGS),$(ARGS),--seconds $(or $(SECONDS),600))
+
+sim-compilers: build ## the simulator built by gcc and by clang: both must give the same trace hashes
+	$(call install,$(PACKAGES_CLANG))
+	@cmake -S . -B build/clang -G Ninja -DCMAKE_BUILD_TYPE=RelWithDebInfo -DKEYWAY_WERROR=OFF \
+	  -DCMAKE_C_COMPILER=clang-16 -DCMAKE_CXX_COMPILER=clang++-16 >/dev/null
+	@cmake --build build/clang --target keyway-sim --parallel $(JOBS)
+	@hashes() { $$1/bin/keyway-sim $(or $(ARGS),--seeds 1..20) --verbose | grep -o '^seed.* hash [0-9a-f]*'; }; \
+	diff <(hashes build) <(hashes build/clang) && echo "gcc and clang agree"
 
 bench: build ## Keyway and etcd in turn under the same load; ARGS='--quick' or ARGS='--only put'
 	$(call install,$(PACKAGES_TEST))

@@ -18,18 +18,6 @@ inline void PutFixed32(std::string* out, uint32_t value) {
 inline void PutFixed64(std::string* out, uint64_t value) {
   out->append(reinterpret_cast<const char*>(&value), 8);
 }
-inline void PutVarint(std::string* out, uint64_t value) {
-  while (value >= 0x80) {
-    out->push_back(static_cast<char>(value | 0x80));
-    value >>= 7;
-  }
-  out->push_back(static_cast<char>(value));
-}
-// A varint length, then the bytes.
-inline void PutBytes(std::string* out, std::string_view bytes) {
-  PutVarint(out, bytes.size());
-  out->append(bytes);
-}
 inline size_t VarintSize(uint64_t value) {
   size_t size = 1;
   while (value >= 0x80) {
@@ -45,6 +33,15 @@ inline char* WriteVarint(char* at, uint64_t value) {
   }
   *at++ = static_cast<char>(value);
   return at;
+}
+inline void PutVarint(std::string* out, uint64_t value) {
+  char bytes[10];
+  out->append(bytes, static_cast<size_t>(WriteVarint(bytes, value) - bytes));
+}
+// A varint length, then the bytes.
+inline void PutBytes(std::string* out, std::string_view bytes) {
+  PutVarint(out, bytes.size());
+  out->append(bytes);
 }
 inline void WriteBigEndian64(char* at, uint64_t value) {
   value = __builtin_bswap64(value);

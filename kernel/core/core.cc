@@ -114,7 +114,7 @@ bool Core::Turn(uint64_t now_ns) {
       ContinueRange(std::move(task));
     }
     StepCompaction();
-    if (!install_.has_value()) {
+    if (!needs_snapshot_) {  // Nor after a transfer that was abandoned: there are no events to be found.
       more = hub_->Step(kWatchSliceChanges);
       StartWatchReads();
     }

@@ -104,9 +104,9 @@ class Core {
 
   // For tests and the simulator. The digest is that of the applied index only when compactions are
   // done (they run in the background, at a pace of their own on each member), and not while apply waits
-  // for the engine in the middle of an entry.
+  // for the engine in the middle of an entry, nor before a snapshot is installed in full.
   uint64_t digest() const { return DigestOf(membership_); }
-  bool digest_is_final() const { return IsCompacted() && apply_position_ == 0; }
+  bool digest_is_final() const { return IsCompacted() && apply_position_ == 0 && !needs_snapshot_; }
   const raft::Raft* raft() const { return raft_.get(); }
   const mvcc::Mvcc& mvcc() const { return *mvcc_; }
   const Membership& membership() const { return membership_; }

@@ -127,7 +127,7 @@ void Core::SendSnapshotAck(uint64_t to, uint64_t index, uint64_t chunk, bool ok)
 void Core::BeginInstall(uint64_t from, const Applied& applied) {
   Log(deps_.logger, KW_LOG_INFO, "snapshot_install_started",
       {{"from", HexId(from)}, {"index", applied.index}, {"revision", applied.revision}});
-  install_.emplace();
+  install_ = Install();  // Not emplace(): clang takes Install for not constructible there.
   install_->from = from;
   install_->applied = applied;
   needs_snapshot_ = true;

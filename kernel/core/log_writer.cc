@@ -13,7 +13,7 @@ kw_log_entry ToAbi(const raft::Entry& entry) {
 }  // namespace
 
 void LogWriter::Submit(const std::vector<LogJob*>& jobs) {
-  outstanding_.fetch_add(static_cast<int32_t>(jobs.size()), std::memory_order_relaxed);
+  outstanding_.fetch_add(static_cast<int32_t>(jobs.size()) * kOneJob, std::memory_order_relaxed);
   size_t at = 0;
   while (at < jobs.size()) {
     auto call = std::make_unique<Call>();
@@ -52,7 +52,7 @@ bool LogWriter::TrySubmit(LogJob* job) {
   call->completion.ctx = call.get();
   call->completion.done = &LogWriter::OnDone;
   const kw_hard_state* hard_state = Gather(call.get());
-  outstanding_.fetch_add(1, std::memory_order_relaxed);
+  outstanding_.fetch_add(kOneJob, std::memory_order_relaxed);
   const int32_t code =
       store_->try_append(plugin_, call->entries.data(), call->entries.size(), hard_state, &call->completion);
   if (code == KW_PENDING) {
@@ -63,7 +63,7 @@ bool LogWriter::TrySubmit(LogJob* job) {
     Complete(call.release(), KW_OK, nullptr);
     return true;
   }
-  outstanding_.fetch_sub(1, std::memory_order_relaxed);
+  outstanding_.fetch_sub(kOneJob, std::memory_order_relaxed);
   return false;
 }
 
@@ -112,12 +112,17 @@ void LogWriter::Complete(Call* owned, int32_t code, const char* error) {
     if (code != KW_OK) job->error = text;
     done_(job);
   }
-  const auto count = static_cast<int32_t>(call->jobs.size());
-  if (outstanding_.fetch_sub(count, std::memory_order_release) == count) FutexWakeOne(&outstanding_);
+  const int32_t done = static_cast<int32_t>(call->jobs.size()) * kOneJob;
+  if (outstanding_.fetch_sub(done, std::memory_order_release) == done + kWaits) FutexWakeOne(&outstanding_);
 }
 
 void LogWriter::WaitUntilIdle() {
-  while (int32_t left = outstanding_.load(std::memory_order_acquire)) FutexWait(&outstanding_, left);
+  int32_t left = outstanding_.fetch_or(kWaits, std::memory_order_acquire) | kWaits;
+  while (left != kWaits) {
+    FutexWait(&outstanding_, left);
+    left = outstanding_.load(std::memory_order_acquire);
+  }
+  outstanding_.fetch_and(~kWaits, std::memory_order_relaxed);
 }
 
 void RunLogJob(kw_plugin* plugin, const kw_log_store* store, LogJob* job) {

@@ -38,7 +38,7 @@ class LogWriter {
   // the order of the jobs.
   LogWriter(kw_plugin* plugin, const kw_log_store* store, std::function<void(LogJob*)> done)
       : plugin_(plugin), store_(store), done_(std::move(done)) {}
-  ~LogWriter() { KW_CHECK(outstanding_.load() == 0); }
+  ~LogWriter() { KW_CHECK(outstanding_.load() / kOneJob == 0); }
 
   // [log] Hands the jobs to the store, in order. After a failure every later job fails with the same
   // error: what the disk holds is unknown then (fsyncgate).
@@ -46,7 +46,7 @@ class LogWriter {
   // [core], while Submit() is not running and nothing waits for it: as Submit() of one append, if the
   // store takes it without waiting. False: nothing was done.
   bool TrySubmit(LogJob* job);
-  // [log] or [control] Returns when every job has its result.
+  // [log] or [control], one thread at a time. Returns when every job has its result.
   void WaitUntilIdle();
 
  private:
@@ -66,9 +66,12 @@ class LogWriter {
   kw_plugin* const plugin_;
   const kw_log_store* const store_;
   const std::function<void(LogJob*)> done_;
-  std::atomic<int32_t> outstanding_{0};  // Jobs.
-  std::atomic<bool> failing_{false};     // Somebody writes the next two.
-  std::atomic<bool> failed_{false};      // They are written.
+  // Jobs, times kOneJob; with kWaits if somebody waits for them, so that who completes the last one makes a
+  // system call only then.
+  static constexpr int32_t kWaits = 1, kOneJob = 2;
+  std::atomic<int32_t> outstanding_{0};
+  std::atomic<bool> failing_{false};  // Somebody writes the next two.
+  std::atomic<bool> failed_{false};   // They are written.
   int32_t failed_code_ = KW_OK;
   std::string failed_error_;
 };

@@ -68,6 +68,7 @@ bool DecodeMemberChange(std::string_view bytes, MemberChange* change) {
 
 std::string EncodeMember(const Member& member) {
   std::string out;
+  out.reserve(256);  // Enough for most: every change of the store digests all members.
   out.push_back(kVersion);
   PutMember(&out, member);
   return out;

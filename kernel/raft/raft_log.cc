@@ -8,7 +8,7 @@
 
 namespace keyway::raft {
 
-RaftLog::RaftLog(uint64_t base_index, uint64_t base_term, std::vector<Entry> entries, uint64_t commit,
+RaftLog::RaftLog(uint64_t base_index, uint64_t base_term, std::vector<Entry>&& entries, uint64_t commit,
                  uint64_t applied, size_t cache_bytes_max)
     : cache_bytes_max_(cache_bytes_max),
       base_index_(base_index),

@@ -28,7 +28,8 @@ namespace keyway::raft {
 class RaftLog {
  public:
   // `entries` begin at base_index + 1 and are durable. base_index <= applied <= commit <= last.
-  RaftLog(uint64_t base_index, uint64_t base_term, std::vector<Entry> entries, uint64_t commit,
+  // By reference, so that an argument beside it may still look at the entries.
+  RaftLog(uint64_t base_index, uint64_t base_term, std::vector<Entry>&& entries, uint64_t commit,
           uint64_t applied, size_t cache_bytes_max);
 
   uint64_t base_index() const { return base_index_; }

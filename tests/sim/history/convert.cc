@@ -134,6 +134,7 @@ Response ToResponse(const kw_reply& reply) {
   response.member_id = reply.member_id;
   response.raft_term = reply.raft_term;
   response.succeeded = reply.succeeded != 0;
+  response.results.reserve(reply.result_count);
   for (size_t i = 0; i < reply.result_count; ++i) response.results.push_back(ToResult(reply.results[i]));
   if (reply.lease != nullptr) {
     response.lease_ttl_s = reply.lease->ttl_s;
@@ -153,6 +154,7 @@ WatchBatch ToWatchBatch(const kw_watch_batch& from, int64_t time_ns) {
   batch.detail = from.detail;
   batch.revision = from.revision;
   batch.compact_revision = from.compact_revision;
+  batch.events.reserve(from.event_count);
   for (size_t i = 0; i < from.event_count; ++i) {
     const kw_event& event = *from.events[i];
     WatchEvent copy;

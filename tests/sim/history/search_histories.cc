@@ -35,13 +35,19 @@ class BySearch {
     for (size_t i = 0; i < history_.operations.size(); ++i) CollectKeys(history_.operations[i].request.txn);
     for (size_t i = 0; i < history_.operations.size(); ++i) Split(i);
     AddExpiries();
-    for (auto& [key, operations] : keys_) SearchOne("key " + Quote(key), operations);
+    for (auto& [key, found] : keys_) SearchOne("key " + Quote(key), found.operations);
     for (auto& [lease, operations] : leases_) SearchOne("lease " + std::to_string(lease), operations);
     return report_.Take();
   }
 
  private:
   // ---- keys ----
+
+  struct Key {
+    std::vector<SearchOperation> operations;
+    Steps steps;  // Of the operation that is being split.
+  };
+  using Keys = std::map<std::string, Key, std::less<>>;
 
   void CollectKeys(const Txn& txn) {
     for (const std::vector<Op>* ops : {&txn.then_ops, &txn.else_ops}) {
@@ -82,29 +88,37 @@ class BySearch {
 
   void SplitAnswered(size_t index) {
     const Operation& operation = history_.operations[index];
-    std::map<std::string, Steps> steps;
     const Request& request = operation.request;
     const bool then = request.kind != Kind::kTxn || operation.response.succeeded;
-    AddSteps(then ? request.txn.then_ops : request.txn.else_ops, operation.response.results, &steps);
-    for (auto& [key, list] : steps) {
-      auto at = keys_.find(key);
-      if (at == keys_.end()) continue;
-      at->second.push_back({operation.call_ns, operation.return_ns, {std::move(list)}, index});
+    touched_.clear();
+    AddSteps(then ? request.txn.then_ops : request.txn.else_ops, operation.response.results);
+    for (Key* key : touched_) {
+      if (key->steps.empty()) continue;  // Was there twice.
+      SearchOperation& added = key->operations.emplace_back();
+      added.call_ns = operation.call_ns;
+      added.return_ns = operation.return_ns;
+      added.alternatives.push_back(std::exchange(key->steps, {}));
+      added.tag = index;
     }
   }
 
-  void AddSteps(const std::vector<Op>& ops, const std::vector<OpResult>& results,
-                std::map<std::string, Steps>* steps) {
+  Steps& StepsOf(Key* key) {
+    if (key->steps.empty()) touched_.push_back(key);
+    return key->steps;
+  }
+
+  void AddSteps(const std::vector<Op>& ops, const std::vector<OpResult>& results) {
     for (size_t i = 0; i < ops.size() && i < results.size(); ++i) {
       const Op& op = ops[i];
       const OpResult& result = results[i];
       if (op.kind == KW_OP_TXN) {
-        AddSteps(result.succeeded ? op.txn->then_ops : op.txn->else_ops, result.nested, steps);
+        AddSteps(result.succeeded ? op.txn->then_ops : op.txn->else_ops, result.nested);
       } else if (op.kind == KW_OP_PUT) {
+        Key* const key = &keys_.find(op.key)->second;  // CollectKeys() has made it.
         if ((op.flags & KW_PUT_PREV_KV) != 0) {
-          (*steps)[op.key].push_back(Expect(result.pairs.empty() ? kAbsent : Number(result.pairs[0].value)));
+          StepsOf(key).push_back(Expect(result.pairs.empty() ? kAbsent : Number(result.pairs[0].value)));
         }
-        Steps& list = (*steps)[op.key];
+        Steps& list = StepsOf(key);
         if ((op.flags & KW_PUT_IGNORE_VALUE) == 0) {
           list.push_back(Set(Number(op.value)));
         } else if (!list.empty() && list.back().kind != SearchStep::Kind::kExpectNot &&
@@ -112,10 +126,10 @@ class BySearch {
           list.push_back(Set(Number("")));  // This txn has deleted it before.
         }
       } else if (op.kind == KW_OP_DELETE) {
-        if ((op.flags & KW_DELETE_PREV_KV) != 0) ExpectPairs(op, result, steps);
-        ForKeys(op, [&](const std::string& key) { (*steps)[key].push_back(Set(kAbsent)); });
+        if ((op.flags & KW_DELETE_PREV_KV) != 0) ExpectPairs(op, result);
+        ForKeys(op, [&](Keys::value_type& key) { StepsOf(&key.second).push_back(Set(kAbsent)); });
       } else if (IsPlain(op)) {
-        ExpectPairs(op, result, steps);
+        ExpectPairs(op, result);
       }
     }
   }
@@ -129,18 +143,28 @@ class BySearch {
 
   template <typename Visit>
   void ForKeys(const Op& op, Visit visit) {
-    if (op.end.empty()) return visit(op.key);
+    if (op.end.empty()) {
+      if (auto at = keys_.find(op.key); at != keys_.end()) visit(*at);
+      return;
+    }
     for (auto at = keys_.lower_bound(op.key); at != keys_.end(); ++at) {
-      if (InRange(at->first, op.key, op.end)) visit(at->first);
+      if (!InRange(at->first, op.key, op.end)) return;  // The keys behind it are not, either.
+      visit(*at);
     }
   }
 
-  void ExpectPairs(const Op& op, const OpResult& result, std::map<std::string, Steps>* steps) {
-    std::map<std::string_view, const KeyValue*> found;
-    for (const KeyValue& pair : result.pairs) found[pair.key] = &pair;
-    ForKeys(op, [&](const std::string& key) {
-      auto at = found.find(key);
-      (*steps)[key].push_back(Expect(at == found.end() ? kAbsent : Number(at->second->value)));
+  void ExpectPairs(const Op& op, const OpResult& result) {
+    found_.clear();
+    for (const KeyValue& pair : result.pairs) found_.push_back(&pair);
+    const auto less = [](const KeyValue* a, const KeyValue* b) { return a->key < b->key; };
+    if (!std::is_sorted(found_.begin(), found_.end(), less)) {
+      std::stable_sort(found_.begin(), found_.end(), less);
+    }
+    auto next = found_.begin();
+    ForKeys(op, [&](Keys::value_type& key) {
+      while (next != found_.end() && (*next)->key < key.first) ++next;
+      const bool exists = next != found_.end() && (*next)->key == key.first;
+      StepsOf(&key.second).push_back(Expect(exists ? Number((*next)->value) : kAbsent));
     });
   }
 
@@ -149,16 +173,14 @@ class BySearch {
   void SplitUnknown(size_t index) { AddUnknown(history_.operations[index].request.txn, index); }
 
   void AddUnknown(const Txn& txn, size_t index) {
-    auto add = [&](const std::string& key, uint64_t value) {
-      auto at = keys_.find(key);
-      if (at == keys_.end()) return;
-      at->second.push_back({history_.operations[index].call_ns, kNever, {{Set(value)}}, index});
+    auto add = [&](Keys::value_type& key, uint64_t value) {
+      key.second.operations.push_back({history_.operations[index].call_ns, kNever, {{Set(value)}}, index});
     };
     for (const std::vector<Op>* ops : {&txn.then_ops, &txn.else_ops}) {
       for (const Op& op : *ops) {
         if (op.kind == KW_OP_TXN) AddUnknown(*op.txn, index);
-        if (op.kind == KW_OP_PUT) add(op.key, Number(op.value));  // To keep no value: see AddSteps().
-        if (op.kind == KW_OP_DELETE) ForKeys(op, [&](const std::string& key) { add(key, kAbsent); });
+        if (op.kind == KW_OP_PUT) add(*keys_.find(op.key), Number(op.value));  // Or to keep it: AddSteps().
+        if (op.kind == KW_OP_DELETE) ForKeys(op, [&](Keys::value_type& key) { add(key, kAbsent); });
       }
     }
   }
@@ -186,7 +208,7 @@ class BySearch {
   void AddDeletes(const Revision& made, int64_t call_ns) {
     for (const WatchEvent& change : made.changes) {
       auto at = keys_.find(change.pair.key);
-      if (at != keys_.end()) at->second.push_back({call_ns, kNever, {{Set(kAbsent)}}, SIZE_MAX});
+      if (at != keys_.end()) at->second.operations.push_back({call_ns, kNever, {{Set(kAbsent)}}, SIZE_MAX});
     }
   }
 
@@ -266,7 +288,9 @@ class BySearch {
   const Order& order_;
   const uint64_t steps_max_;
   Report report_{"search"};
-  std::map<std::string, std::vector<SearchOperation>, std::less<>> keys_;
+  Keys keys_;
+  std::vector<Key*> touched_;  // With steps.
+  std::vector<const KeyValue*> found_;
   std::map<int64_t, std::vector<SearchOperation>> leases_;
   std::unordered_map<std::string, uint64_t> values_;
 };

@@ -29,7 +29,7 @@ class WatchWalk {
     // At rest, who is still watching has been told of everything.
     if (!history_.settled || watch_.end_ns != kNever || !created_) return;
     if (next_ < Order::kFirstRevision) next_ = Order::kFirstRevision;
-    SkipTo(order_.last() + 1, "at the end");
+    SkipTo(order_.last() + 1, [] { return std::string("at the end"); });
   }
 
  private:
@@ -76,12 +76,14 @@ class WatchWalk {
   }
 
   // No event is due before `revision`; else the watch has lost it.
-  bool SkipTo(int64_t revision, const std::string& when) {
+  // `when` tells when that was, if it is asked.
+  template <typename When>
+  bool SkipTo(int64_t revision, When when) {
     for (int64_t at = std::max<int64_t>(next_, Order::kFirstRevision); at < revision && at <= order_.last();
          ++at) {
       const std::vector<const WatchEvent*> lost = ExpectedAt(at);
       if (lost.empty()) continue;
-      report_->Add(Describe(watch_) + ", " + when + ": it was not told of the " + Describe(*lost[0]) +
+      report_->Add(Describe(watch_) + ", " + when() + ": it was not told of the " + Describe(*lost[0]) +
                    " (reliable)");
       stopped_ = true;
       return false;
@@ -104,25 +106,25 @@ class WatchWalk {
 
   void OnRevision(const WatchBatch& batch, size_t begin, size_t end) {
     const int64_t revision = batch.events[begin].pair.mod_revision;
-    const std::string first = Describe(batch.events[begin]);
+    const auto first = [&] { return Describe(batch.events[begin]); };
     if (revision > batch.revision) {
       return Fault(batch,
-                   "the header's revision " + std::to_string(batch.revision) + " is below the " + first);
+                   "the header's revision " + std::to_string(batch.revision) + " is below the " + first());
     }
-    if (revision < watch_.start_revision) return Fault(batch, "it was told of the past: " + first);
+    if (revision < watch_.start_revision) return Fault(batch, "it was told of the past: " + first());
     if (revision <= progress_) {
       return Fault(batch, "after a progress up to " + std::to_string(progress_) + " it was told of the " +
-                              first + " (bookmarkable)");
+                              first() + " (bookmarkable)");
     }
     if (revision < next_) {
-      return Fault(batch, "after revision " + std::to_string(next_ - 1) + " it was told of the " + first +
+      return Fault(batch, "after revision " + std::to_string(next_ - 1) + " it was told of the " + first() +
                               " (ordered, unique, atomic)");
     }
     if (revision > order_.last()) {
       stopped_ = true;  // Beyond what is known: the history ends before.
       return;
     }
-    if (!SkipTo(revision, "before the " + first)) return;
+    if (!SkipTo(revision, [&] { return "before the " + first(); })) return;
     const std::vector<const WatchEvent*> expected = ExpectedAt(revision);
     const size_t count = end - begin;
     for (size_t i = 0; i < count; ++i) {
@@ -164,7 +166,8 @@ class WatchWalk {
       return Fault(batch, "a progress up to " + std::to_string(batch.revision) +
                               ", although its next revision is " + std::to_string(next_));
     }
-    if (!SkipTo(batch.revision + 1, "before a progress up to " + std::to_string(batch.revision))) return;
+    const auto when = [&] { return "before a progress up to " + std::to_string(batch.revision); };
+    if (!SkipTo(batch.revision + 1, when)) return;
     progress_ = std::max(progress_, batch.revision);
   }
 

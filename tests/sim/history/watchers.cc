@@ -13,6 +13,7 @@ namespace {
 
 constexpr uint64_t kAmpleCredit = uint64_t{1} << 40;
 constexpr int64_t kRetryNs = 50'000'000;
+constexpr uint64_t kWindowPart = 8;  // Who is not slow gives credit back when this part of it is used.
 constexpr size_t kGroupsMax = 4096;  // Asked and not answered; then none is asked any more.
 
 }  // namespace
@@ -30,6 +31,7 @@ struct Watchers::Watcher {
   size_t node = 0;
   uint64_t kernel_id = 0;
   bool slow = false;
+  uint64_t window = 0, owed = 0;  // Its credit, and what of it is to be given back. As api-etcd does it.
   bool created = false;
   bool closing = false;
   bool ended = false;
@@ -116,7 +118,10 @@ void Watchers::Open(size_t slot, Watch watch, size_t node) {
   request.key = ToSlice(watch.key);
   request.end = ToSlice(watch.end);
   request.start_revision = watch.start_revision;
-  request.credit_bytes = watcher->slow ? 1 + generator_->random().Below(2000) : kAmpleCredit;
+  watcher->window = is_observer || settling_ ? kAmpleCredit
+                    : watcher->slow          ? 1 + generator_->random().Below(2000)
+                                             : 4096 + generator_->random().Below(60'000);
+  request.credit_bytes = watcher->window;
   request.sink = &sinks_[node]->sink;
   request.ctx = watcher.get();
   Watcher* opened = watcher.get();
@@ -236,9 +241,12 @@ void Watchers::OnEvents(Watcher* watcher, const kw_watch_batch& batch) {
   if (batch.event_count > 0) {
     watcher->reached = std::max(watcher->reached, batch.events[batch.event_count - 1]->mod_revision);
   }
+  watcher->owed += batch.credit_bytes;
+  if (!watcher->slow && watcher->owed < watcher->window / kWindowPart) return;
   const int64_t delay_ns = watcher->slow && !settling_ ? generator_->random().Between(1, 1'000'000'000) : 1;
-  world_->CallAt(world_->now_ns() + delay_ns,
-                 [this, id = watcher->id, bytes = batch.credit_bytes] { GiveCredit(id, bytes); });
+  world_->CallAt(
+      world_->now_ns() + delay_ns,
+      [this, id = watcher->id, bytes = std::exchange(watcher->owed, 0)] { GiveCredit(id, bytes); });
 }
 
 void Watchers::GiveCredit(uint64_t watcher_id, uint64_t bytes) {

@@ -71,7 +71,8 @@ void Cluster::PlanFaults() {
   Every(swarm_.partition_ns, [this] { Partition(); });
   Every(swarm_.reset_ns, [this] {
     ++faults_;
-    network_.Reset(random_.Below(nodes_.size()), random_.Below(nodes_.size()));
+    const size_t a = random_.Below(nodes_.size()), b = random_.Below(nodes_.size());  // In this order.
+    network_.Reset(a, b);
   });
   Every(swarm_.slow_link_ns, [this] { SlowLink(); });
   Every(swarm_.clock_ns, [this] { ChangeClock(); });

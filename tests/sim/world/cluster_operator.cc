@@ -32,7 +32,7 @@ void Cluster::Ask(uint16_t kind, uint64_t id, size_t slot, bool is_learner,
   call->url = SimNetwork::UrlOf(slot);
   call->url_slice = ToSlice(call->url);
   call->request.peer_urls = &call->url_slice;
-  call->request.peer_url_count = kind == KW_REQ_MEMBER_ADD ? 1 : 0;
+  call->request.peer_url_count = kind == KW_REQ_MEMBER_ADD || kind == KW_REQ_MEMBER_UPDATE ? 1 : 0;
   call->request.is_learner = is_learner ? 1 : 0;
   call->done = std::move(done);
   call->request.req.ctx = call.get();
@@ -95,29 +95,38 @@ void Cluster::Operate() {
     if (--machine.removal_tries == 0) machine.is_leaving = false;  // Refused for long.
     return Ask(KW_REQ_MEMBER_REMOVE, machine.member_id, slot, false, [](int32_t, uint64_t) {});
   }
-  if (membership->members().size() < swarm_.voters) {
+  size_t learners = 0;
+  for (const auto& [id, member] : membership->members()) learners += member.is_learner ? 1 : 0;
+  const size_t voters = membership->members().size() - learners;
+  const bool wants_learner = swarm_.keeps_learner && chaos_ && voters == swarm_.voters && learners == 0;
+  if (membership->members().size() < swarm_.voters || wants_learner) {
     std::vector<size_t> spares;
     for (size_t slot = 0; slot < machines_.size(); ++slot) {
       if (machines_[slot].role == Role::kSpare && !machines_[slot].restart_planned) spares.push_back(slot);
     }
     if (spares.empty()) return;
     const size_t slot = spares[random_.Below(spares.size())];
-    return Ask(KW_REQ_MEMBER_ADD, 0, slot, random_.Coin(), [](int32_t, uint64_t) {});
+    return Ask(KW_REQ_MEMBER_ADD, 0, slot, wants_learner || random_.Coin(), [](int32_t, uint64_t) {});
   }
-  // Learners become voters as soon as they may.
+  // Learners become voters as soon as they may and are needed.
   for (const auto& [id, member] : membership->members()) {
-    if (member.is_learner) return Ask(KW_REQ_MEMBER_PROMOTE, id, 0, false, [](int32_t, uint64_t) {});
+    if (!member.is_learner || voters >= swarm_.voters) continue;
+    return Ask(KW_REQ_MEMBER_PROMOTE, id, 0, false, [](int32_t, uint64_t) {});
   }
   if (!chaos_ || swarm_.member_ns == 0 || swarm_.voters == 1 || !AllHealthy()) return;
   const size_t slot = random_.Below(machines_.size());
   if (machines_[slot].role != Role::kMember) return;
   ++faults_;
-  if (random_.Coin()) {
-    Ask(KW_REQ_MOVE_LEADER, machines_[slot].member_id, slot, false, [](int32_t, uint64_t) {});
-  } else {
-    machines_[slot].is_leaving = true;
-    machines_[slot].removal_tries = 20;
-    Disturb();
+  switch (random_.Below(5)) {
+    case 0:
+    case 1:
+      return Ask(KW_REQ_MOVE_LEADER, machines_[slot].member_id, slot, false, [](int32_t, uint64_t) {});
+    case 2:  // To the URL that it has: a change of the configuration all the same.
+      return Ask(KW_REQ_MEMBER_UPDATE, machines_[slot].member_id, slot, false, [](int32_t, uint64_t) {});
+    default:
+      machines_[slot].is_leaving = true;
+      machines_[slot].removal_tries = 20;
+      Disturb();
   }
 }
 

@@ -112,12 +112,16 @@ int Bench() {
   double simulated = 0;
   uint64_t faults = 0, operations = 0;
   const double begin = CpuSeconds();
-  for (uint64_t seed = 1; seed <= 60; ++seed) {
+  for (uint64_t seed = 1; seed <= 120; ++seed) {
     Swarm swarm = Swarm::Draw(seed);
     swarm.voters = 3;
     RunOptions options;
     options.seed = seed;
     const RunResult result = RunSeed(options, swarm);
+    if (!result.failure.empty()) {
+      std::fprintf(stderr, "seed %" PRIu64 " of three nodes: %s\n", seed, result.failure.c_str());
+      return 1;
+    }
     simulated += static_cast<double>(result.virtual_ns) * 1e-9;
     faults += result.faults;
     operations += result.operations_ok;

@@ -6,9 +6,11 @@
 
 #include <algorithm>
 #include <cstdint>
-#include <functional>
+#include <deque>
 #include <utility>
 #include <vector>
+
+#include "tests/sim/world/task.h"
 
 namespace keyway::sim {
 
@@ -21,18 +23,19 @@ class Scheduler {
   uint64_t now_ns() const { return now_ns_; }
   uint64_t events_run() const { return events_run_; }
 
-  void After(uint64_t delay_ns, std::function<void()> run) {
+  template <typename Function>
+  void After(uint64_t delay_ns, Function run) {
     uint32_t slot = 0;
     if (free_.empty()) {
       slot = static_cast<uint32_t>(slots_.size());
-      slots_.push_back(std::move(run));
+      slots_.emplace_back();
     } else {
       slot = free_.back();
       free_.pop_back();
-      slots_[slot] = std::move(run);
     }
+    slots_[slot].Set(std::move(run));
     heap_.push_back({now_ns_ + delay_ns, next_seq_++, slot});
-    std::push_heap(heap_.begin(), heap_.end(), Later);
+    SiftUp(heap_.size() - 1);
   }
 
   // Runs the next event if it is due by `until_ns`; else the time is then `until_ns`, and false.
@@ -41,15 +44,12 @@ class Scheduler {
       now_ns_ = std::max(now_ns_, until_ns);
       return false;
     }
-    std::pop_heap(heap_.begin(), heap_.end(), Later);
-    const Entry entry = heap_.back();
-    heap_.pop_back();
+    const Entry entry = heap_.front();
+    TakeFirst();
     now_ns_ = entry.at_ns;
     ++events_run_;
-    const std::function<void()> run = std::move(slots_[entry.slot]);
-    slots_[entry.slot] = nullptr;
+    slots_[entry.slot].Run();
     free_.push_back(entry.slot);
-    run();
     return true;
   }
 
@@ -57,16 +57,48 @@ class Scheduler {
   struct Entry {
     uint64_t at_ns, seq;
     uint32_t slot;
+    bool IsBefore(const Entry& other) const {
+      return at_ns != other.at_ns ? at_ns < other.at_ns : seq < other.seq;
+    }
   };
-  static bool Later(const Entry& a, const Entry& b) {
-    return a.at_ns != b.at_ns ? a.at_ns > b.at_ns : a.seq > b.seq;
+  // A heap of four children each: half as deep as one of two.
+  static constexpr size_t kChildren = 4;
+
+  void SiftUp(size_t at) {
+    const Entry entry = heap_[at];
+    while (at > 0) {
+      const size_t parent = (at - 1) / kChildren;
+      if (!entry.IsBefore(heap_[parent])) break;
+      heap_[at] = heap_[parent];
+      at = parent;
+    }
+    heap_[at] = entry;
+  }
+
+  void TakeFirst() {
+    const Entry entry = heap_.back();
+    heap_.pop_back();
+    if (heap_.empty()) return;
+    size_t at = 0;
+    while (true) {
+      const size_t first = at * kChildren + 1;
+      if (first >= heap_.size()) break;
+      size_t least = first;
+      for (size_t child = first + 1; child < std::min(first + kChildren, heap_.size()); ++child) {
+        if (heap_[child].IsBefore(heap_[least])) least = child;
+      }
+      if (!heap_[least].IsBefore(entry)) break;
+      heap_[at] = heap_[least];
+      at = least;
+    }
+    heap_[at] = entry;
   }
 
   uint64_t now_ns_ = kSecond;  // Zero means "never" in places.
   uint64_t next_seq_ = 0;
   uint64_t events_run_ = 0;
   std::vector<Entry> heap_;
-  std::vector<std::function<void()>> slots_;
+  std::deque<Task> slots_;  // A deque: they stay where they are.
   std::vector<uint32_t> free_;
 };
 

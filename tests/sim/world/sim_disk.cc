@@ -226,7 +226,6 @@ SimDisk::Status SimDisk::SyncDirectory(const std::string&) {
   if (Status status = Begin(faults.sync_error_ppm, "fsync of the directory", false); !status.ok())
     return status;
   if (Status status = End(); !status.ok()) return status;
-  if (ignores_directory_sync) return {};
   durable_names_ = names_;
   name_changes_.clear();
   return {};

@@ -39,7 +39,6 @@ class SimDisk final : public log_segmented::FileSystem {
 
   // ---- the world's side ----
   Faults faults;
-  bool ignores_directory_sync = false;  // A lie, for a test of the tests.
   uint64_t faults_injected() const { return faults_injected_; }
   // From now on `count` more changing operations are done, the last one in part; then all fail.
   void DieAfter(uint64_t count);

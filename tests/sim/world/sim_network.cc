@@ -119,6 +119,7 @@ void SimNetwork::Lose(Endpoint& endpoint, uint64_t peer, Connection& connection)
   connection.is_up = false;
   connection.epoch = next_epoch_++;
   connection.last_arrival[0] = connection.last_arrival[1] = 0;
+  connection.last_packet[0] = connection.last_packet[1] = nullptr;
   trace_->Add(scheduler_->now_ns(), "lost", endpoint.slot + 1, connection.slot + 1);
   Notify(endpoint.slot, peer, KW_PEER_DOWN, random_.Between(100, 2000) * kMicrosecond);
   Connect(endpoint.slot, peer, connection.epoch, random_.Between(kRetryMinNs, kRetryMaxNs));
@@ -187,26 +188,37 @@ void SimNetwork::SendOne(Endpoint& endpoint, const kw_frame& frame) {
     ++frames_lost_;
     return;
   }
-  auto bytes = std::make_shared<std::string>();
-  bytes->reserve(frame.head.len + frame.body.len);
-  bytes->append(reinterpret_cast<const char*>(frame.head.ptr), frame.head.len);
-  bytes->append(reinterpret_cast<const char*>(frame.body.ptr), frame.body.len);
+  std::string bytes;
+  bytes.reserve(frame.head.len + frame.body.len);
+  bytes.append(reinterpret_cast<const char*>(frame.head.ptr), frame.head.len);
+  bytes.append(reinterpret_cast<const char*>(frame.body.ptr), frame.body.len);
   const uint64_t now = scheduler_->now_ns();
+  const bool may_repeat = (faults.reorder_ppm | faults.duplicate_ppm) != 0 && MayRepeat(frame.head);
+  const bool is_late = may_repeat && random_.Chance(faults.reorder_ppm);
+  const bool is_twice = may_repeat && random_.Chance(faults.duplicate_ppm);
+  const size_t lane = frame.lane == KW_LANE_CONTROL ? 0 : 1;
+  if (!is_late && !is_twice && connection.last_packet[lane] != nullptr &&
+      connection.last_sent_ns[lane] == now) {
+    return connection.last_packet[lane]->push_back(std::move(bytes));
+  }
+  auto packet = std::make_shared<Packet>();
+  packet->push_back(std::move(bytes));
   uint64_t arrival = now + random_.Between(faults.delay_min_ns, faults.delay_max_ns) +
                      extra_ns_[endpoint.slot * slots_ + connection.slot];
-  const bool may_repeat = (faults.reorder_ppm | faults.duplicate_ppm) != 0 && MayRepeat(frame.head);
-  uint64_t& last = connection.last_arrival[frame.lane == KW_LANE_CONTROL ? 0 : 1];
-  if (may_repeat && random_.Chance(faults.reorder_ppm)) {
+  if (is_late) {
     arrival += random_.Below(20 * kMillisecond);
   } else {
+    uint64_t& last = connection.last_arrival[lane];
     arrival = last = std::max(arrival, last + 1);
+    connection.last_sent_ns[lane] = now;
+    connection.last_packet[lane] = is_twice ? nullptr : packet;
   }
-  Deliver(endpoint.slot, connection.slot, connection.target_life, endpoint.self_id, frame.lane, bytes,
-          arrival - now);
-  if (may_repeat && random_.Chance(faults.duplicate_ppm)) {
-    Deliver(endpoint.slot, connection.slot, connection.target_life, endpoint.self_id, frame.lane, bytes,
+  if (is_twice) {
+    Deliver(endpoint.slot, connection.slot, connection.target_life, endpoint.self_id, frame.lane, packet,
             arrival - now + random_.Below(200 * kMillisecond));
   }
+  Deliver(endpoint.slot, connection.slot, connection.target_life, endpoint.self_id, frame.lane,
+          std::move(packet), arrival - now);
 }
 
 namespace {
@@ -253,19 +265,22 @@ void SimNetwork::NoteFrame(size_t from, size_t to, const kw_frame& frame) {
 }
 
 void SimNetwork::Deliver(size_t from, size_t to, uint64_t life, uint64_t sender, uint32_t lane,
-                         const std::shared_ptr<const std::string>& bytes, uint64_t delay_ns) {
-  scheduler_->After(delay_ns, [this, from, to, life, sender, lane, bytes] {
+                         std::shared_ptr<const Packet> packet, uint64_t delay_ns) {
+  scheduler_->After(delay_ns, [this, from, to, life, sender, lane, packet = std::move(packet)] {
     const Endpoint& target = *endpoints_[to];
     if (!target.is_listening || target.life != life || IsBlocked(from, to)) {
-      ++frames_lost_;
+      frames_lost_ += packet->size();
       return;
     }
-    trace_->Add(scheduler_->now_ns(), "frame", to + 1, from + 1, Trace::HashOf(*bytes));
-    kw_frame frame{};
-    frame.peer = sender;
-    frame.lane = lane;
-    frame.head = {reinterpret_cast<const uint8_t*>(bytes->data()), bytes->size()};
-    target.sink->frames(target.sink->self, &frame, 1);
+    arriving_.clear();
+    for (const std::string& bytes : *packet) {
+      trace_->Add(scheduler_->now_ns(), "frame", to + 1, from + 1, Trace::HashOf(bytes));
+      kw_frame& frame = arriving_.emplace_back();
+      frame.peer = sender;
+      frame.lane = lane;
+      frame.head = {reinterpret_cast<const uint8_t*>(bytes.data()), bytes.size()};
+    }
+    target.sink->frames(target.sink->self, arriving_.data(), arriving_.size());
   });
 }
 

@@ -53,12 +53,16 @@ class SimNetwork {
   uint64_t frames_lost() const { return frames_lost_; }
 
  private:
+  // Frames that arrive together: what one process sends at one time over one lane.
+  using Packet = std::vector<std::string>;
   struct Connection {
     size_t slot = SIZE_MAX;  // Where it goes to.
     bool is_up = false;
     uint64_t epoch = 0;        // Counts its lives: what is under way from an earlier one is lost.
     uint64_t target_life = 0;  // Of the process at the other end.
     uint64_t last_arrival[2] = {0, 0};
+    std::shared_ptr<Packet> last_packet[2];
+    uint64_t last_sent_ns[2] = {0, 0};
     uint64_t blocked_since_ns = 0;
   };
   struct Endpoint {
@@ -83,7 +87,7 @@ class SimNetwork {
   void NoteFrame(size_t from, size_t to, const kw_frame& frame);
   void SendOne(Endpoint& endpoint, const kw_frame& frame);
   void Deliver(size_t from, size_t to, uint64_t life, uint64_t sender, uint32_t lane,
-               const std::shared_ptr<const std::string>& bytes, uint64_t delay_ns);
+               std::shared_ptr<const Packet> packet, uint64_t delay_ns);
   void Watch();
 
   Scheduler* const scheduler_;
@@ -94,6 +98,7 @@ class SimNetwork {
   std::vector<bool> blocked_;       // [from * slots + to]
   std::vector<uint64_t> extra_ns_;  // The same.
   uint64_t next_epoch_ = 1;
+  std::vector<kw_frame> arriving_;
   uint64_t frames_sent_ = 0, frames_lost_ = 0;
 };
 

@@ -89,14 +89,6 @@ int32_t SimNode::Cross(Call call) {
 
 // ---- life ----------------------------------------------------------------------------------------------
 
-void SimNode::Later(uint64_t delay_ns, std::function<void()> step) {
-  scheduler_->After(delay_ns, [this, life = life_, step = std::move(step)]() mutable {
-    if (life != life_ || dying_) return;
-    if (is_paused()) return Later(paused_until_ns_ - scheduler_->now_ns(), std::move(step));
-    step();
-  });
-}
-
 uint64_t SimNode::IoDelay(uint64_t min_ns, uint64_t max_ns) {
   uint64_t delay = random_.Between(min_ns, max_ns) * slow_factor;
   if (disks_hang_until_ns > scheduler_->now_ns()) delay += disks_hang_until_ns - scheduler_->now_ns();
@@ -254,12 +246,6 @@ void SimNode::Wipe() {
 }
 
 // ---- turns ---------------------------------------------------------------------------------------------
-
-void SimNode::Post(std::function<void(core::Core&)> run) {
-  if (core_ == nullptr || dying_) return;
-  inbox_->Push(new core::Command([core = core_.get(), run = std::move(run)] { run(*core); }));
-  ScheduleTurn();
-}
 
 void SimNode::Submit(kw_request* request) {
   if (core_ == nullptr || dying_) return;

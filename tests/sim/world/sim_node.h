@@ -14,6 +14,7 @@
 #include <map>
 #include <memory>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "kernel/core/core.h"
@@ -92,7 +93,13 @@ class SimNode final : public Boundary, private core::Executor {
 
   // ---- what goes in ----
   void Submit(kw_request* request);
-  void Post(std::function<void(core::Core&)> run);  // On [core].
+  // Runs `run(core)` on [core].
+  template <typename Function>
+  void Post(Function run) {
+    if (core_ == nullptr || dying_) return;
+    inbox_->Push(new core::Command([core = core_.get(), run = std::move(run)]() mutable { run(*core); }));
+    ScheduleTurn();
+  }
 
   SimDisk& disk() { return disk_; }
   SimStore& store() { return store_; }
@@ -115,7 +122,14 @@ class SimNode final : public Boundary, private core::Executor {
   void TearDown();
   void Fail(std::string why);
   // Runs `step` of this life after the delay; later if the process is paused then.
-  void Later(uint64_t delay_ns, std::function<void()> step);
+  template <typename Step>
+  void Later(uint64_t delay_ns, Step step) {
+    scheduler_->After(delay_ns, [this, life = life_, step = std::move(step)]() mutable {
+      if (life != life_ || dying_) return;
+      if (is_paused()) return Later(paused_until_ns_ - scheduler_->now_ns(), std::move(step));
+      step();
+    });
+  }
   uint64_t IoDelay(uint64_t min_ns, uint64_t max_ns);
 
   const size_t slot_;

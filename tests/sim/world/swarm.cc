@@ -45,6 +45,9 @@ Swarm Swarm::Draw(uint64_t seed) {
   swarm.crash_in_recovery_ppm = random.Coin() ? 0 : static_cast<uint32_t>(random.Below(500'000));
   swarm.power_loss_ppm = static_cast<uint32_t>(random.Below(1'000'001));
   swarm.heal_all = random.Chance(700'000);
+  // A busy machine takes several inputs in one turn.
+  if (random.Coin()) swarm.timing.turn_max_ns = random.Between(50, 2000) * kMicrosecond;
+  swarm.keeps_learner = swarm.member_ns != 0 && random.Chance(400'000);
   return swarm;
 }
 
@@ -67,6 +70,7 @@ std::string Swarm::Text() const {
   add("slow disk", slow_disk_ns);
   add("damage", damage_ns);
   add("member change", member_ns);
+  if (keeps_learner) text += ", a learner";
   return text;
 }
 

@@ -43,6 +43,7 @@ struct Swarm {
   uint64_t slow_disk_ns = 0;   // Slow, or hung.
   uint64_t damage_ns = 0;      // At rest.
   uint64_t member_ns = 0;      // A member is removed, added, promoted; leadership is moved.
+  bool keeps_learner = false;  // Beside the voters, once members change.
   uint32_t crash_in_recovery_ppm = 0;
   uint32_t power_loss_ppm = 500'000;
   bool heal_all = true;  // In the end all come back; else a quorum only.
