@@ -8,6 +8,7 @@
 #include "absl/hash/hash.h"
 #include "absl/strings/string_view.h"
 #include "kernel/base/check.h"
+#include "kernel/base/mutant.h"
 
 namespace keyway::mvcc {
 
@@ -250,14 +251,15 @@ void KeyIndex::Restore(std::string_view record_key, Revision revision, const Rec
 
 KeyIndex::Compacted KeyIndex::Compact(Item* item, int64_t main, size_t max, std::vector<Revision>* deleted) {
   bool newest = item->main_ <= main;  // Then all older versions go.
-  bool gone = newest && item->tombstone() && item->main_ < main;
+  bool gone = newest && item->tombstone() && (item->main_ < main || mutant::Is(mutant::kTombstoneCompacted));
   History& history = item->history_;
   size_t drop = history.size();
   if (!newest) {
     drop = history.CountUpTo(main);
     if (drop > 0) {
       const History::Entry& kept = history.at(drop - 1);
-      if (kept.tombstone == 0 || kept.main == main) --drop;
+      const bool is_wanted = kept.main == main && !mutant::Is(mutant::kTombstoneCompacted);
+      if ((kept.tombstone == 0 && !mutant::Is(mutant::kCompactionTooFar)) || is_wanted) --drop;
     }
   }
   bool more = drop > max;

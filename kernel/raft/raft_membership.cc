@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "kernel/base/check.h"
+#include "kernel/base/mutant.h"
 #include "kernel/raft/raft_impl.h"
 
 namespace keyway::raft {
@@ -78,7 +79,8 @@ bool Raft::Impl::InstallSnapshot(uint64_t index, uint64_t term, const Configurat
   KW_CHECK(role_ != Role::kLeader);
   KW_CHECK(index >= log_.applied_index());
   // Entries that follow stay only if they are in memory: they still have to be applied.
-  const bool keep = log_.Matches(index, term) && index + 1 >= log_.cached_first();
+  const bool keep =
+      log_.Matches(index, term) && index + 1 >= log_.cached_first() && !mutant::Is(mutant::kSnapshotCutsLog);
   if (keep) {
     log_.CommitTo(index);
     log_.ApplyTo(index);
@@ -86,7 +88,7 @@ bool Raft::Impl::InstallSnapshot(uint64_t index, uint64_t term, const Configurat
     log_.Reset(index, term);
     acknowledge_pending_ = false;
   }
-  ApplyConfiguration(configuration);
+  if (!mutant::Is(mutant::kSnapshotKeepsMembers)) ApplyConfiguration(configuration);
   return !keep;
 }
 
@@ -96,7 +98,8 @@ void Raft::Impl::OnSnapshotSent(NodeId peer_id, uint64_t index) {
   if (peer == nullptr) return;
   if (index > log_.commit_index()) index = 0;  // Not a snapshot of ours.
   if (index > 0) peer->OnMatch(index);
-  if (peer->state == ProgressState::kSnapshot) {
+  const bool is_forgotten = index == 0 && mutant::Is(mutant::kSnapshotFailureForgotten);
+  if (peer->state == ProgressState::kSnapshot && !is_forgotten) {
     peer->BecomeProbe();
     if (index == 0) {
       // After the next answer to a heartbeat, ask anew where the peer is: it may have more than a

@@ -9,6 +9,7 @@
 #include <utility>
 
 #include "kernel/base/check.h"
+#include "kernel/base/mutant.h"
 #include "kernel/raft/raft_impl.h"
 
 namespace keyway::raft {
@@ -54,13 +55,14 @@ void Raft::Impl::HandleAppend(Message message) {
     response.log_term = hint_term;
     return SendDurable(std::move(response), false);
   }
+  if (mutant::Is(mutant::kAppendCutsTail)) log_.TruncateFrom(last_new + 1);
   for (; at < message.entries.size(); ++at) {
     Entry& entry = message.entries[at];
     if (log_.Matches(entry.index, entry.term)) continue;
     log_.TruncateFrom(entry.index);
     log_.Append(std::move(entry));
   }
-  log_.CommitTo(std::min(message.commit, last_new));
+  log_.CommitTo(std::min(message.commit, mutant::Is(mutant::kAppendCommits) ? log_.last_index() : last_new));
   Acknowledge(last_new);
 }
 
@@ -92,7 +94,7 @@ void Raft::Impl::HandleAppendResponse(const Message& message) {
       if (grew && peer->match + 1 >= log_.first_index()) peer->BecomeReplicate();
       break;
     case ProgressState::kReplicate:
-      peer->inflights.FreeTo(message.index);
+      if (!mutant::Is(mutant::kWindowNeverFreed)) peer->inflights.FreeTo(message.index);
       break;
   }
   send_pending_ = true;
@@ -117,11 +119,11 @@ void Raft::Impl::HandleHeartbeatResponse(const Message& message) {
   Progress* peer = FindPeer(message.from);
   if (peer == nullptr) return;
   peer->recently_active = true;
-  peer->paused = false;
+  peer->paused = peer->paused && mutant::Is(mutant::kProbeStaysPaused);
   if (peer->match < log_.last_index()) peer->probe_now = true;
   send_pending_ = true;
   if (message.context > peer->read_round && message.context <= read_round_) {
-    peer->read_round = message.context;
+    peer->read_round = mutant::Is(mutant::kAnyAnswerConfirms) ? read_round_ : message.context;
     ConfirmReads();
   }
   MaybeTimeoutNow(*peer);
@@ -137,7 +139,8 @@ void Raft::Impl::MaybeCommit() {
   }
   KW_CHECK(matches.size() == configuration_.voters.size());
   const uint64_t index = QuorumValue(std::move(matches));
-  if (index >= term_start_index_ && log_.CommitTo(index)) send_pending_ = true;
+  if (index < term_start_index_ && !mutant::Is(mutant::kOldTermCommitted)) return;
+  if (log_.CommitTo(index)) send_pending_ = true;
 }
 
 // ---- leader: sending ----
@@ -146,6 +149,7 @@ void Raft::Impl::BroadcastHeartbeat() {
   for (Progress& peer : peers_) {
     Message heartbeat = NewMessage(MessageKind::kHeartbeat, peer.id);
     heartbeat.commit = std::min(peer.match, log_.commit_index());
+    if (mutant::Is(mutant::kHeartbeatCommits)) heartbeat.commit = log_.commit_index();
     heartbeat.context = read_round_;
     Send(std::move(heartbeat));
   }

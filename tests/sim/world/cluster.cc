@@ -83,6 +83,11 @@ bool Cluster::StartAlone(size_t slot) {
   config.cache_bytes = swarm_.cache_bytes;
   config.log_entries_kept = swarm_.log_entries_kept;
   config.digest_interval_ms = swarm_.digest_interval_ms;
+  config.snapshot_chunk_bytes = swarm_.snapshot_chunk_bytes;
+  config.compact_keys_per_turn = swarm_.compact_keys_per_turn;
+  config.watch_changes_per_slice = swarm_.watch_changes_per_slice;
+  config.history_revisions_per_read = swarm_.history_revisions_per_read;
+  config.recent_bytes = swarm_.recent_bytes;
   config.store_name = "the sim store";
   if (chaos_ && random_.Chance(swarm_.crash_in_recovery_ppm)) node.DieAtCall(random_.Between(1, 40));
   raft_checker_.OnStart(slot);

@@ -16,6 +16,12 @@ Swarm Swarm::Draw(uint64_t seed) {
   swarm.cache_bytes = random.Coin() ? 64u << 20 : random.Between(4, 64) << 10;
   swarm.digest_interval_ms = random.Between(1, 10) * 1000;
   swarm.mixed_engines = random.Coin();
+  // Small steps: a state of some dozen keys takes many of them, as a large one does of the usual ones.
+  if (random.Coin()) swarm.snapshot_chunk_bytes = random.Between(100, 4000);
+  if (random.Coin()) swarm.compact_keys_per_turn = random.Between(1, 20);
+  if (random.Coin()) swarm.watch_changes_per_slice = random.Between(1, 20);
+  if (random.Coin()) swarm.history_revisions_per_read = random.Between(1, 20);
+  if (random.Coin()) swarm.recent_bytes = random.Between(0, 20'000);
 
   swarm.links.delay_min_ns = random.Between(50, 2000) * kMicrosecond;
   swarm.links.delay_max_ns = swarm.links.delay_min_ns + random.Between(0, 30) * kMillisecond;

@@ -24,6 +24,11 @@ struct Swarm {
   uint64_t log_entries_kept = 1000;
   size_t cache_bytes = 64u << 20;
   uint64_t digest_interval_ms = 5000;
+  size_t snapshot_chunk_bytes = 512u << 10;
+  size_t compact_keys_per_turn = 2000;
+  size_t watch_changes_per_slice = 1000;
+  size_t history_revisions_per_read = 1000;
+  size_t recent_bytes = 16u << 20;
   bool mixed_engines = true;
 
   LinkFaults links;
