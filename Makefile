@@ -4,7 +4,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help packages build run cluster test test-unit test-integration test-compat test-variants sim bench lint format \
+.PHONY: help packages build run cluster test test-unit test-integration test-compat test-variants sim mutants bench lint format \
 	asan tsan clean
 
 JOBS ?= $(shell nproc)
@@ -89,6 +89,9 @@ test-variants: build ## the cluster's suites on every engine, transport and TLS;
 
 sim: build ## the deterministic simulator for SECONDS=600; or ARGS='--seed 7 --trace', ARGS='--seeds 1..1000'
 	@build/bin/keyway-sim $(if $(ARGS),$(ARGS),--seconds $(or $(SECONDS),600))
+
+mutants: build ## let the simulator find every historic bug of its bank; writes tests/mutants/kernel/mutants.md
+	@python3 tests/mutants/kernel/run.py $(ARGS)
 
 bench: build ## Keyway and etcd in turn under the same load; ARGS='--quick' or ARGS='--only put'
 	$(call install,$(PACKAGES_TEST))

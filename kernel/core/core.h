@@ -106,7 +106,7 @@ class Core {
   // done (they run in the background, at a pace of their own on each member), and not while apply waits
   // for the engine in the middle of an entry.
   uint64_t digest() const { return DigestOf(membership_); }
-  bool digest_is_final() const { return IsCompacted() && apply_position_ == 0; }
+  bool digest_is_final() const { return IsCompacted() && apply_position_ == 0 && !needs_snapshot_; }
   const raft::Raft* raft() const { return raft_.get(); }
   const mvcc::Mvcc& mvcc() const { return *mvcc_; }
   const Membership& membership() const { return membership_; }

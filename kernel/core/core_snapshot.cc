@@ -197,7 +197,8 @@ void Core::OnSnapshotChunk(const FrameHeader& header, Reader* reader) {
     }
     batch->Put(table, key, SharedBytes::Copy(value));
   }
-  if (last && DigestOf(install_->membership) != applied->digest && !mutant::Is(mutant::kSnapshotUnchecked)) {
+  if (last && DigestOf(install_->membership) != applied->digest && !mutant::Is(mutant::kSnapshotUnchecked) &&
+      !mutant::Is(mutant::kSnapshotTorn)) {
     Log(deps_.logger, KW_LOG_ERROR, "snapshot_digest_differs",
         {{"from", HexId(header.from)},
          {"index", applied->index},

@@ -15,7 +15,6 @@ namespace {
 
 constexpr uint64_t kWriteAfterMs = 1000;       // At the latest, when there is anything.
 constexpr uint64_t kLogBytesKept = 64u << 20;  // Beyond what the engine has.
-constexpr uint64_t kTruncateSlack = 256;       // Entries; not worth a call below.
 
 }  // namespace
 
@@ -134,7 +133,7 @@ void Core::MaybeTruncateLog() {
   for (const auto& [peer, sender] : senders_) {
     first_kept = std::min(first_kept, std::max<uint64_t>(sender->index(), 1));
   }
-  if (first_kept < raft_->first_index() + kTruncateSlack) return;
+  if (first_kept < raft_->first_index() + config_.log_entries_per_truncation) return;
   raft_->TruncatePrefix(first_kept - 1);
   auto job = std::make_unique<LogJob>();
   job->op = LogJob::Kind::kTruncatePrefix;

@@ -85,8 +85,8 @@ void Raft::Impl::ResetElectionTimer() {
 bool Raft::Impl::InLease() const { return leader_ != 0 && election_elapsed_ < options_.election_ticks; }
 
 bool Raft::Impl::MayCampaign() const {
-  if (needs_snapshot_ && !mutant::Is(mutant::kPartialStateLeads)) return false;
-  return IsVoter() && (!log_.HasUnappliedConfiguration() || mutant::Is(mutant::kCampaignUnapplied));
+  return IsVoter() && !needs_snapshot_ &&
+         (!log_.HasUnappliedConfiguration() || mutant::Is(mutant::kCampaignUnapplied));
 }
 
 void Raft::Impl::SetLeader(NodeId leader) {

@@ -38,6 +38,7 @@ WorkloadOptions WorkloadOptions::Draw(uint64_t seed) {
   options.lease_keep_alive = weight(6);
   options.lease_time_to_live = weight(2);
   options.lease_put_percent = static_cast<uint32_t>(random.Between(0, 50));
+  options.reader_percent = static_cast<uint32_t>(random.Percent(50) ? 0 : random.Between(10, 60));
   options.serializable_percent = static_cast<uint32_t>(random.Between(0, 40));
   options.deadline_percent = static_cast<uint32_t>(random.Between(0, 10));
   options.retry_elsewhere_percent = static_cast<uint32_t>(random.Between(10, 100));
@@ -86,7 +87,8 @@ Kind Generator::DrawKind() {
 Request Generator::Next(uint64_t client, uint64_t operation_id) {
   values_ = 0;
   Request request;
-  request.kind = DrawKind();
+  const bool is_reader = (client - 1) * 100 < uint64_t{options_.reader_percent} * options_.clients;
+  request.kind = is_reader ? Kind::kRange : DrawKind();
   switch (request.kind) {
     case Kind::kPut:
       request.txn.then_ops.push_back(Put(client, operation_id));
@@ -294,6 +296,9 @@ void Generator::DrawWatch(Watch* watch) {
     case 3:
       watch->start_revision = random_.Percent(20) ? -1 : 1;
       break;
+    case 4:  // The first one that may still be watched.
+      watch->start_revision = std::max<int64_t>(1, compacted_revision_);
+      break;
     default:
       watch->start_revision = std::max<int64_t>(1, last_revision_ - random_.Between(0, 100));
   }
@@ -303,6 +308,10 @@ void Generator::OnOperation(const Operation& operation) {
   const int64_t lease = operation.request.lease;
   if (operation.outcome == Outcome::kOk) OnRevision(operation.response.revision);
   switch (operation.request.kind) {
+    case Kind::kCompact:
+      if (operation.outcome != Outcome::kOk) return;
+      compacted_revision_ = std::max(compacted_revision_, operation.request.revision);
+      return;
     case Kind::kLeaseGrant:
       if (operation.outcome != Outcome::kOk) return;
       leases_.push_back(lease);

@@ -100,6 +100,10 @@ class Cluster final : public World {
     bool stays_down = false;  // In the end.
     bool restart_planned = false;
   };
+  // Since when a leader's log has not become durable any further.
+  struct Stall {
+    uint64_t durable = 0, since_ns = 0;
+  };
   struct ClientCall;
   struct Sink;
 
@@ -113,6 +117,9 @@ class Cluster final : public World {
   void Retire(size_t slot);
   void Disturb();
   void Settle();
+  void OnSend(size_t slot, const kw_frame& frame);
+  void CheckStall(size_t slot);
+  bool IsCalmBut(size_t slot) const;
   const LogShadow* LogOf(uint64_t member) const;
   // ---- cluster_clients.cc ----
   void DropDeliveries(size_t slot);
@@ -126,10 +133,13 @@ class Cluster final : public World {
   void DiskError();
   void SlowDisk();
   void Damage();
+  std::string EmptyDirectory(size_t slot);
   void EndFaults();
+  void CutAllButAQuorum();
   // ---- cluster_operator.cc ----
   struct MemberCall;
   void Operate();
+  void TakeStep(const Membership& membership);
   void Ask(uint16_t kind, uint64_t id, size_t slot, bool is_learner,
            std::function<void(int32_t code, uint64_t new_id)> done);
   const Membership* KnownMembership() const;
@@ -145,6 +155,7 @@ class Cluster final : public World {
   RaftChecker raft_checker_;
   std::vector<std::unique_ptr<SimNode>> nodes_;
   std::vector<Machine> machines_;
+  std::vector<Stall> stalls_;
   std::function<const LogShadow*(uint64_t)> log_of_;
   Clients* clients_ = nullptr;
   bool chaos_ = false;  // Faults may happen.

@@ -88,6 +88,12 @@ void Cluster::Operate() {
   const Membership* membership = KnownMembership();
   if (membership == nullptr || !failure_.empty()) return;
   FollowMembership(*membership);
+  TakeStep(*membership);
+  // Two operators who do not know of each other.
+  if (chaos_ && random_.Chance(300'000)) TakeStep(*membership);
+}
+
+void Cluster::TakeStep(const Membership& membership) {
   for (size_t slot = 0; slot < machines_.size(); ++slot) {
     Machine& machine = machines_[slot];
     if (machine.role != Role::kGone && !machine.is_leaving) continue;
@@ -95,7 +101,7 @@ void Cluster::Operate() {
     if (--machine.removal_tries == 0) machine.is_leaving = false;  // Refused for long.
     return Ask(KW_REQ_MEMBER_REMOVE, machine.member_id, slot, false, [](int32_t, uint64_t) {});
   }
-  if (membership->members().size() < swarm_.voters) {
+  if (membership.members().size() < swarm_.voters) {
     std::vector<size_t> spares;
     for (size_t slot = 0; slot < machines_.size(); ++slot) {
       if (machines_[slot].role == Role::kSpare && !machines_[slot].restart_planned) spares.push_back(slot);
@@ -105,7 +111,7 @@ void Cluster::Operate() {
     return Ask(KW_REQ_MEMBER_ADD, 0, slot, random_.Coin(), [](int32_t, uint64_t) {});
   }
   // Learners become voters as soon as they may.
-  for (const auto& [id, member] : membership->members()) {
+  for (const auto& [id, member] : membership.members()) {
     if (member.is_learner) return Ask(KW_REQ_MEMBER_PROMOTE, id, 0, false, [](int32_t, uint64_t) {});
   }
   if (!chaos_ || swarm_.member_ns == 0 || swarm_.voters == 1 || !AllHealthy()) return;

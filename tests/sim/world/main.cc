@@ -36,6 +36,7 @@ struct Arguments {
 };
 
 volatile uint64_t current_seed = 0;
+double simulated = 0;  // Seconds, of the seeds before.
 
 double CpuSeconds() { return static_cast<double>(std::clock()) / CLOCKS_PER_SEC; }
 
@@ -52,7 +53,7 @@ void PrintReplay(uint64_t seed, const Arguments& arguments) {
       text, sizeof text,
       "seed %" PRIu64
       " FAILED: aborted after %.1f s simulated in %.2f CPU s\nreplay: keyway-sim --seed %" PRIu64 "\n",
-      current_seed, static_cast<double>(RunningVirtualNs()) * 1e-9, CpuSeconds(), current_seed);
+      current_seed, simulated + static_cast<double>(RunningVirtualNs()) * 1e-9, CpuSeconds(), current_seed);
   std::fwrite(text, 1, static_cast<size_t>(length), stderr);
   std::_Exit(3);
 }
@@ -97,7 +98,6 @@ int RunAll(const Arguments& arguments) {
   const double begin = CpuSeconds();
   const std::time_t begin_wall = std::time(nullptr);
   uint64_t seeds = 0, failed = 0, faults = 0, operations = 0, entries = 0;
-  double simulated = 0;
   for (uint64_t seed = arguments.first;; ++seed) {
     if (arguments.seconds == 0
             ? seed > arguments.last
@@ -144,7 +144,6 @@ int RunAll(const Arguments& arguments) {
 
 // The figure of the bench: the default mix of three nodes over a fixed set of seeds.
 int Bench() {
-  double simulated = 0;
   uint64_t faults = 0, operations = 0;
   const double begin = CpuSeconds();
   for (uint64_t seed = 1; seed <= 60; ++seed) {

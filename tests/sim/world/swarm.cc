@@ -12,12 +12,14 @@ Swarm Swarm::Draw(uint64_t seed) {
   swarm.voters = size < 8 ? 1 : size < 80 ? 3 : 5;
   swarm.chaos_ns = random.Between(20, 60) * kSecond;
   swarm.segment_bytes = uint64_t{16384} << random.Below(4);
-  swarm.log_entries_kept = random.Coin() ? random.Between(10, 200) : random.Between(200, 3000);
+  swarm.log_entries_kept = random.Coin() ? random.Between(0, 200) : random.Between(200, 3000);
+  if (random.Chance(250'000)) swarm.log_entries_kept = random.Between(0, 20);
   swarm.cache_bytes = random.Coin() ? 64u << 20 : random.Between(4, 64) << 10;
   swarm.digest_interval_ms = random.Between(1, 10) * 1000;
   swarm.mixed_engines = random.Coin();
   // Small steps: a state of some dozen keys takes many of them, as a large one does of the usual ones.
   if (random.Coin()) swarm.snapshot_chunk_bytes = random.Between(100, 4000);
+  if (random.Coin()) swarm.log_entries_per_truncation = random.Between(1, 50);
   if (random.Coin()) swarm.compact_keys_per_turn = random.Between(1, 20);
   if (random.Coin()) swarm.watch_changes_per_slice = random.Between(1, 20);
   if (random.Coin()) swarm.history_revisions_per_read = random.Between(1, 20);
@@ -30,6 +32,9 @@ Swarm Swarm::Draw(uint64_t seed) {
   if (random.Chance(300'000)) swarm.links.reorder_ppm = static_cast<uint32_t>(random.Below(200'000));
   swarm.timing.flush_max_ns = swarm.timing.flush_min_ns + random.Between(0, 10) * kMillisecond;
   swarm.timing.store_max_ns = swarm.timing.store_min_ns + random.Between(0, 50) * kMillisecond;
+
+  if (random.Coin())
+    swarm.timing.read_max_ns = swarm.timing.read_min_ns + random.Between(0, 30) * kMillisecond;
 
   const auto draw = [&](uint32_t ppm, uint64_t low_ms, uint64_t high_ms) -> uint64_t {
     const uint64_t mean = random.Between(low_ms, high_ms) * kMillisecond;
@@ -51,6 +56,7 @@ Swarm Swarm::Draw(uint64_t seed) {
   swarm.crash_in_recovery_ppm = random.Coin() ? 0 : static_cast<uint32_t>(random.Below(500'000));
   swarm.power_loss_ppm = static_cast<uint32_t>(random.Below(1'000'001));
   swarm.heal_all = random.Chance(700'000);
+  swarm.heal_links_late = swarm.voters > 1 && random.Chance(300'000);
   return swarm;
 }
 
