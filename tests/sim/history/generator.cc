@@ -23,7 +23,8 @@ WorkloadOptions WorkloadOptions::Draw(uint64_t seed) {
   options.keys = static_cast<uint32_t>(random.Percent(30) ? random.Between(2, 6) : random.Between(8, 60));
   options.value_bytes_max =
       static_cast<uint32_t>(random.Percent(20) ? random.Between(500, 4000) : random.Between(0, 100));
-  options.think_ns_max = random.Between(1'000'000, 60'000'000);
+  options.think_ns_max =
+      random.Percent(50) ? random.Between(1'000'000, 60'000'000) : random.Between(20'000'000, 200'000'000);
   auto weight = [&](uint32_t usual) {
     if (random.Percent(15)) return 0u;
     return std::max(1u, static_cast<uint32_t>(random.Between(usual / 3, usual * 2)));

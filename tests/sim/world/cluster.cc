@@ -132,6 +132,10 @@ void Cluster::OnTurned(size_t slot) {
   if (machine.role == Role::kJoining && core->raft() != nullptr && core->raft()->applied_index() > 0) {
     machine.role = Role::kMember;
   }
+  // Beyond the first entry, which every founder has by itself, nothing comes but from the others.
+  if (machine.emptied_log != nullptr && core->raft() != nullptr && core->raft()->applied_index() > 1) {
+    Fail("node " + std::to_string(slot + 1) + " takes part again after its directory was emptied");
+  }
   const uint64_t terms = raft_checker_.terms();
   raft_checker_.OnTurn(slot, *core, log_of_);
   if (raft_checker_.terms() != terms) Disturb();  // A new leader.
@@ -192,6 +196,8 @@ bool Cluster::IsCalmBut(size_t slot) const {
 const LogShadow* Cluster::LogOf(uint64_t member) const {
   for (size_t slot = 0; slot < nodes_.size(); ++slot) {
     if (machines_[slot].member_id == member && machines_[slot].role != Role::kSpare) {
+      // What was acknowledged before counts: others may rely on it.
+      if (machines_[slot].emptied_log != nullptr) return machines_[slot].emptied_log.get();
       return &nodes_[slot]->log_record().acknowledged;
     }
   }

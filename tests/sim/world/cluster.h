@@ -91,10 +91,11 @@ class Cluster final : public World {
   struct Machine {
     Role role = Role::kSpare;
     uint64_t member_id = 0;
-    bool is_founder = false;      // Of the first configuration, with its first data.
-    bool is_damaged = false;      // At rest, by us.
-    bool is_leaving = false;      // The operator wants it out.
-    bool may_be_removed = false;  // It has asked for that.
+    bool is_founder = false;                       // Of the first configuration, with its first data.
+    bool is_damaged = false;                       // At rest, by us.
+    std::shared_ptr<const LogShadow> emptied_log;  // What it had acknowledged when we emptied its directory.
+    bool is_leaving = false;                       // The operator wants it out.
+    bool may_be_removed = false;                   // It has asked for that.
     int removal_tries = 0;
     int joining_tries = 0;
     bool stays_down = false;  // In the end.

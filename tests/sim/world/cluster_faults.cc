@@ -258,8 +258,14 @@ void Cluster::Damage() {
   if (others_change || machines_[slot].role != Role::kMember) return;
   if (!machines_[slot].is_damaged && damaged >= (swarm_.voters - 1) / 2) return;
   std::string what;
-  if (random_.Chance(200'000)) {
+  const Member* member = membership->Find(machines_[slot].member_id);
+  const bool is_known = member != nullptr && member->incarnation != 0;
+  if (is_known && random_.Chance(333'000)) {
     what = EmptyDirectory(slot);
+  } else if (random_.Chance(400'000)) {
+    const Call call = random_.Coin() ? Call::kStoreGet : Call::kStoreCursorNext;
+    nodes_[slot]->store().LieAt(call, random_.Between(1, 30));
+    what = "its engine will give back another value once";
   } else {
     what = random_.Coin() ? nodes_[slot]->disk().Corrupt() : nodes_[slot]->store().Corrupt();
   }
@@ -274,6 +280,9 @@ void Cluster::Damage() {
 // not know any more, so the others must not listen to it (reliability R4).
 std::string Cluster::EmptyDirectory(size_t slot) {
   if (nodes_[slot]->is_running()) KillMachine(slot, false);
+  if (machines_[slot].emptied_log == nullptr) {
+    machines_[slot].emptied_log = std::make_shared<const LogShadow>(nodes_[slot]->log_record().acknowledged);
+  }
   nodes_[slot]->Wipe();
   PlanRestart(slot, random_.Between(20, 5000) * kMillisecond);
   return "its directory was emptied";
@@ -332,6 +341,7 @@ void Cluster::EndFaults() {
     SimNode& node = *nodes_[slot];
     node.disk().faults = {};
     node.store_error_ppm = 0;
+    node.store().LieAt(Call::kStoreGet, 0);
     node.slow_factor = 1;
     node.disks_hang_until_ns = node.log_hangs_until_ns = 0;
     node.SetClockRate(1'000'000);

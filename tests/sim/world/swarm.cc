@@ -14,7 +14,9 @@ Swarm Swarm::Draw(uint64_t seed) {
   swarm.segment_bytes = uint64_t{16384} << random.Below(4);
   swarm.log_entries_kept = random.Coin() ? random.Between(0, 200) : random.Between(200, 3000);
   if (random.Chance(250'000)) swarm.log_entries_kept = random.Between(0, 20);
-  swarm.cache_bytes = random.Coin() ? 64u << 20 : random.Between(4, 64) << 10;
+  swarm.cache_bytes = random.Coin()   ? 64u << 20
+                      : random.Coin() ? random.Between(4, 64) << 10
+                                      : random.Below(4096);
   swarm.digest_interval_ms = random.Between(1, 10) * 1000;
   swarm.mixed_engines = random.Coin();
   // Small steps: a state of some dozen keys takes many of them, as a large one does of the usual ones.
@@ -36,8 +38,9 @@ Swarm Swarm::Draw(uint64_t seed) {
   if (random.Coin())
     swarm.timing.read_max_ns = swarm.timing.read_min_ns + random.Between(0, 30) * kMillisecond;
 
+  const uint64_t storm = random.Chance(250'000) ? 3 : 1;  // Faults come upon faults.
   const auto draw = [&](uint32_t ppm, uint64_t low_ms, uint64_t high_ms) -> uint64_t {
-    const uint64_t mean = random.Between(low_ms, high_ms) * kMillisecond;
+    const uint64_t mean = random.Between(low_ms, high_ms) * kMillisecond / storm;
     return random.Chance(ppm) ? mean : 0;
   };
   swarm.crash_ns = draw(600'000, 1500, 15000);
@@ -51,7 +54,7 @@ Swarm Swarm::Draw(uint64_t seed) {
   swarm.clock_ns = draw(250'000, 2000, 15000);
   swarm.disk_error_ns = draw(300'000, 3000, 20000);
   swarm.slow_disk_ns = draw(250'000, 3000, 20000);
-  swarm.damage_ns = draw(200'000, 5000, 30000);
+  swarm.damage_ns = draw(250'000, 3000, 20000);
   swarm.member_ns = draw(350'000, 1500, 10000);
   swarm.crash_in_recovery_ppm = random.Coin() ? 0 : static_cast<uint32_t>(random.Below(500'000));
   swarm.power_loss_ppm = static_cast<uint32_t>(random.Below(1'000'001));
