@@ -62,7 +62,6 @@ namespace keyway::mutant {
     "R9: entries of an older term are committed by counting (5.4.2)")                                       \
   X(kAppendCutsTail, "append-cuts-tail", "R10: an append that comes late cuts what follows it (5.3)")       \
   X(kHeartbeatCommits, "heartbeat-commits", "R10: a heartbeat commits what may not match")                  \
-  X(kAppendCommits, "append-commits", "R10: an append commits beyond what it has matched")                  \
   X(kSnapshotFailureForgotten, "snapshot-failure-forgotten", "R10: a failed snapshot is never tried again") \
   X(kProbeStaysPaused, "probe-stays-paused", "R10 raft#10308: a lost probe is never repeated")              \
   X(kWindowNeverFreed, "window-never-freed", "R10: the window of a follower is never freed")                \
@@ -84,7 +83,6 @@ namespace keyway::mutant {
   X(kFutureWatchGetsOld, "future-watch-gets-old",                                                           \
     "W5 #20221: a watch at a future revision gets older events")                                            \
   X(kFutureProgress, "future-progress", "W5 #20221: a watch at a future revision is told of progress")      \
-  X(kPrevOfDeleted, "prev-of-deleted", "W6: the previous value of a new key is its tombstone")              \
   X(kRenewAfterExpiry, "renew-after-expiry",                                                                \
     "L1 #20615: a lease is renewed while its revocation is under way")                                      \
   X(kLeaseEndsWithLeader, "lease-ends-with-leader", "L1 #13508: a new leader counts from the grant")        \

@@ -62,7 +62,7 @@ void Raft::Impl::HandleAppend(Message message) {
     log_.TruncateFrom(entry.index);
     log_.Append(std::move(entry));
   }
-  log_.CommitTo(std::min(message.commit, mutant::Is(mutant::kAppendCommits) ? log_.last_index() : last_new));
+  log_.CommitTo(std::min(message.commit, last_new));
   Acknowledge(last_new);
 }
 

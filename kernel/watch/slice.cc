@@ -4,7 +4,6 @@
 #include <algorithm>
 
 #include "kernel/base/check.h"
-#include "kernel/base/mutant.h"
 
 namespace keyway::watch {
 namespace {
@@ -22,7 +21,7 @@ bool IsTombstone(std::string_view record) {
 uint64_t EventCost(const kw_event& event) { return event.record.len + event.prev.len + kEventOverheadBytes; }
 
 void SliceItem::SetPrev(SharedBytes record) {
-  bool is_present = record.has_value() && (!IsTombstone(record.view()) || mutant::Is(mutant::kPrevOfDeleted));
+  bool is_present = record.has_value() && !IsTombstone(record.view());
   prev_state = is_present ? Prev::kPresent : Prev::kAbsent;
   prev = is_present ? std::move(record) : SharedBytes();
 }

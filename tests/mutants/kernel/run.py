@@ -10,6 +10,8 @@ seeds without a mutant must find nothing.
 """
 
 import argparse
+import concurrent.futures
+import os
 import pathlib
 import re
 import statistics
@@ -77,11 +79,14 @@ def run_quick(binary):
     return 1 if failed else 0
 
 
-def run_all(binary, names, limit):
+def run_all(binary, names, limit, jobs):
     mutants = known(binary)
     rows, missed, times = [], [], []
-    for name in names or mutants:
-        found = look(binary, ["--mutant", name, "--seeds", "1..1000000", "--cpu-seconds", str(limit)])
+
+    def run(name):
+        return name, look(binary, ["--mutant", name, "--seeds", "1..1000000", "--cpu-seconds", str(limit)])
+
+    for name, found in concurrent.futures.ThreadPoolExecutor(jobs).map(run, names or mutants):
         times.append(found.cpu_s if found else limit)
         if found is None:
             missed.append(name)
@@ -121,10 +126,11 @@ def main():
     parser.add_argument("--binary", default=str(BINARY))
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--limit", type=int, default=LIMIT_CPU_S, help="CPU seconds for each")
+    parser.add_argument("--jobs", type=int, default=os.cpu_count())
     arguments = parser.parse_args()
     if arguments.quick:
         return run_quick(arguments.binary)
-    return run_all(arguments.binary, arguments.names, arguments.limit)
+    return run_all(arguments.binary, arguments.names, arguments.limit, arguments.jobs)
 
 
 sys.exit(main())

@@ -25,6 +25,7 @@ WorkloadOptions WorkloadOptions::Draw(uint64_t seed) {
       static_cast<uint32_t>(random.Percent(20) ? random.Between(500, 4000) : random.Between(0, 100));
   options.think_ns_max =
       random.Percent(50) ? random.Between(1'000'000, 60'000'000) : random.Between(20'000'000, 200'000'000);
+  if (random.Percent(25)) options.beat_ns = random.Between(5'000'000, 100'000'000);
   auto weight = [&](uint32_t usual) {
     if (random.Percent(15)) return 0u;
     return std::max(1u, static_cast<uint32_t>(random.Between(usual / 3, usual * 2)));
@@ -43,7 +44,7 @@ WorkloadOptions WorkloadOptions::Draw(uint64_t seed) {
   options.serializable_percent = static_cast<uint32_t>(random.Between(0, 40));
   options.deadline_percent = static_cast<uint32_t>(random.Between(0, 10));
   options.retry_elsewhere_percent = static_cast<uint32_t>(random.Between(10, 100));
-  options.lease_ttl_s_max = random.Between(2, 60);
+  options.lease_ttl_s_max = random.Percent(40) ? random.Between(1, 4) : random.Between(2, 60);
   options.watches = static_cast<uint32_t>(random.Between(0, 12));
   options.slow_watch_percent = static_cast<uint32_t>(random.Between(0, 60));
   options.watch_life_ns_max = random.Between(200'000'000, 10'000'000'000);
@@ -163,6 +164,8 @@ int64_t Generator::Bound() {
 
 int64_t Generator::Lease() {
   if (leases_.empty() || random_.Percent(5)) return random_.Between(1, next_lease_);
+  // One that may be about to end, since few renew it any more.
+  if (random_.Percent(15)) return next_lease_ - random_.Between(1, 40);
   return leases_[random_.Below(leases_.size())];
 }
 

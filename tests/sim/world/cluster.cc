@@ -33,6 +33,10 @@ Cluster::Cluster(uint64_t seed, const Swarm& swarm, bool trace_text)
   };
   network_.on_send = [this](size_t slot, const kw_frame& frame) { OnSend(slot, frame); };
   network_.paused_until_ns = [this](size_t slot) { return nodes_[slot]->paused_until_ns(); };
+  hooks.loss = [this](size_t slot, uint64_t base_index) {
+    Fail("node " + std::to_string(slot + 1) + " drops acknowledged entries behind " +
+         std::to_string(base_index) + ", which it has");
+  };
   hooks.died = [this](size_t slot) { OnDied(slot); };
   log_of_ = [this](uint64_t member) { return LogOf(member); };
   machines_.resize(slots);
@@ -302,13 +306,20 @@ void Cluster::Settle() {
 bool Cluster::IsTogether(std::string* why) const {
   uint64_t commit = 0;
   size_t leaders = 0;
+  uint64_t uncommitted = 0;
   for (size_t slot = 0; slot < nodes_.size(); ++slot) {
     if (!nodes_[slot]->is_running() || nodes_[slot]->core()->raft() == nullptr) continue;
     commit = std::max(commit, nodes_[slot]->core()->raft()->commit_index());
-    if (nodes_[slot]->core()->raft()->role() == raft::Role::kLeader) ++leaders;
+    if (nodes_[slot]->core()->raft()->role() != raft::Role::kLeader) continue;
+    ++leaders;
+    uncommitted = nodes_[slot]->core()->raft()->last_index() - nodes_[slot]->core()->raft()->commit_index();
   }
   if (leaders != 1) {
     *why = std::to_string(leaders) + " leaders";
+    return false;
+  }
+  if (uncommitted != 0) {
+    *why = std::to_string(uncommitted) + " entries are not committed";
     return false;
   }
   for (size_t slot = 0; slot < nodes_.size(); ++slot) {

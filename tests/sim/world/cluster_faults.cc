@@ -227,7 +227,7 @@ void Cluster::SlowDisk() {
   const size_t slot = random_.Below(nodes_.size());
   ++faults_;
   Disturb();
-  const uint64_t end_ns = random_.Between(200, 8000) * kMillisecond;
+  const uint64_t end_ns = random_.Between(200, random_.Coin() ? 3000 : 12000) * kMillisecond;
   switch (random_.Below(3)) {
     case 0:
       nodes_[slot]->disks_hang_until_ns = scheduler_.now_ns() + end_ns;
@@ -303,6 +303,17 @@ void Cluster::CutAllButAQuorum() {
   if (voters.size() < quorum) return;
   // The quorum is the first ones of a random order.
   for (size_t i = voters.size(); i > 1; --i) std::swap(voters[i - 1], voters[random_.Below(i)]);
+  // Often the leader is outside of it, and is heard, but hears nobody.
+  const auto leads = [this](size_t slot) {
+    const core::Core* core = nodes_[slot]->core();
+    return core != nullptr && core->raft() != nullptr && core->raft()->role() == raft::Role::kLeader;
+  };
+  const auto leader = std::find_if(voters.begin(), voters.end(), leads);
+  if (leader != voters.end() && quorum < voters.size() && random_.Coin()) {
+    std::swap(*leader, voters.back());
+    for (size_t i = 0; i + 1 < voters.size(); ++i) network_.Block(voters[i], voters.back(), true);
+    voters.pop_back();
+  }
   const uint32_t cut_ppm = static_cast<uint32_t>(random_.Between(200'000, 1'000'000));
   for (size_t i = 0; i < voters.size(); ++i) {
     for (size_t j = 0; j < voters.size(); ++j) {
@@ -332,6 +343,7 @@ void Cluster::CutAllButAQuorum() {
 void Cluster::EndFaults() {
   network_.HealAll();
   network_.faults.loss_ppm = network_.faults.duplicate_ppm = network_.faults.reorder_ppm = 0;
+  network_.faults.stall_ppm = 0;
   const Membership* membership = KnownMembership();
   size_t may_stay_down = 0;
   if (!swarm_.heal_all && swarm_.member_ns == 0 && swarm_.damage_ns == 0 && membership != nullptr) {

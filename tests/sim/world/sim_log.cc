@@ -237,6 +237,10 @@ const kw_log_store* SimLog::table() const {
         SimLog& log = Self(plugin);
         LogChange change;
         change.kind = LogChange::Kind::kReset;
+        const LogShadow& before = log.record_->acknowledged;
+        if (before.last_index() > base_index && before.Has(base_index, base_term) && log.on_loss) {
+          log.on_loss(base_index);
+        }
         change.index = base_index;
         change.term = base_term;
         return log.Start(Call::kLogReset, std::move(change), completion, [&](kw_completion* done) {

@@ -205,6 +205,9 @@ void SimNetwork::SendOne(Endpoint& endpoint, const kw_frame& frame) {
                      extra_ns_[endpoint.slot * slots_ + connection.slot];
   const bool may_repeat = (faults.reorder_ppm | faults.duplicate_ppm) != 0 && MayRepeat(frame.head);
   uint64_t& last = connection.last_arrival[frame.lane == KW_LANE_CONTROL ? 0 : 1];
+  if (faults.stall_ppm != 0 && random_.Chance(faults.stall_ppm)) {
+    arrival += random_.Between(200, 4000) * kMillisecond;
+  }
   if (may_repeat && random_.Chance(faults.reorder_ppm)) {
     arrival += random_.Below(20 * kMillisecond);
   } else {

@@ -25,6 +25,7 @@ namespace keyway::sim {
 struct LinkFaults {
   uint64_t delay_min_ns = 100 * kMicrosecond, delay_max_ns = 500 * kMicrosecond;
   uint32_t loss_ppm = 0, duplicate_ppm = 0, reorder_ppm = 0;
+  uint32_t stall_ppm = 0;  // A lane stops for up to some seconds, as TCP does when it has to send again.
 };
 
 class SimNetwork {

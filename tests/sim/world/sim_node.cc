@@ -123,6 +123,7 @@ bool SimNode::Start(core::CoreConfig config) {
   log_->on_entry = [this](uint64_t index, uint64_t term, uint64_t before, uint32_t crc) {
     hooks_.entry(slot_, index, term, before, crc);
   };
+  log_->on_loss = [this](uint64_t base_index) { hooks_.loss(slot_, base_index); };
   log_->on_configuration = [this](uint64_t index, uint64_t term) {
     hooks_.configuration(slot_, index, term);
   };

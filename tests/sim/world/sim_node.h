@@ -48,6 +48,7 @@ class SimNode final : public Boundary, private core::Executor {
     std::function<void(size_t slot)> turned;
     std::function<void(size_t slot, uint64_t index, uint64_t term, uint64_t before, uint32_t crc)> entry;
     std::function<void(size_t slot, uint64_t index, uint64_t term)> configuration;
+    std::function<void(size_t slot, uint64_t base_index)> loss;  // As SimLog::on_loss.
     std::function<void(size_t slot)> died;  // At a boundary, or because the core has failed.
   };
 

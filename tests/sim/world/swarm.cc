@@ -32,6 +32,7 @@ Swarm Swarm::Draw(uint64_t seed) {
   if (random.Chance(400'000)) swarm.links.loss_ppm = static_cast<uint32_t>(random.Below(100'000));
   if (random.Chance(300'000)) swarm.links.duplicate_ppm = static_cast<uint32_t>(random.Below(100'000));
   if (random.Chance(300'000)) swarm.links.reorder_ppm = static_cast<uint32_t>(random.Below(200'000));
+  if (random.Chance(200'000)) swarm.links.stall_ppm = static_cast<uint32_t>(random.Below(3'000));
   swarm.timing.flush_max_ns = swarm.timing.flush_min_ns + random.Between(0, 10) * kMillisecond;
   swarm.timing.store_max_ns = swarm.timing.store_min_ns + random.Between(0, 50) * kMillisecond;
 
