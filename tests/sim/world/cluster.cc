@@ -47,6 +47,11 @@ Cluster::Cluster(uint64_t seed, const Swarm& swarm, bool trace_text)
         slot, services, hooks, fleeting ? SimStore::Engine::kFleeting : SimStore::Engine::kPinned,
         swarm.segment_bytes, random_.Next()));
     nodes_.back()->timing = swarm.timing;
+    nodes_.back()->store().on_applied = [this, slot](std::string_view bytes, bool is_log_old) {
+      const std::optional<core::Applied> applied = core::DecodeApplied(bytes);
+      if (!applied.has_value()) return;
+      raft_checker_.OnStored(slot, *applied, is_log_old ? nullptr : &nodes_[slot]->log_record().acknowledged);
+    };
   }
   network_.faults = swarm.links;
   for (size_t slot = 0; slot < swarm.voters; ++slot) {

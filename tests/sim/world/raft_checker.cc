@@ -33,6 +33,21 @@ void RaftChecker::OnConfiguration(size_t slot, const core::Core& core, uint64_t 
   }
 }
 
+void RaftChecker::OnStored(size_t slot, const core::Applied& applied, const LogShadow* log) {
+  if (log != nullptr && applied.index > log->last_index()) {
+    Violate("the engine is ahead of the node's own log", slot, applied.term, applied.index);
+  }
+  if (!applied.compacted || applied.index == 0 || applied.index > committed_.size()) return;
+  Committed& known = committed_[applied.index - 1];
+  if (!known.has_digest) {
+    known.has_digest = true;
+    known.digest = applied.digest;
+    known.revision = applied.revision;
+  } else if (known.digest != applied.digest || known.revision != applied.revision) {
+    Violate("state machine safety: what is stored is of another state", slot, applied.term, applied.index);
+  }
+}
+
 void RaftChecker::OnMessage(size_t slot, const core::Core& core, const raft::Message& message,
                             const LogShadow& log) {
   if (message.reject || core.raft() == nullptr) return;
@@ -142,6 +157,7 @@ void RaftChecker::OnTurn(size_t slot, const core::Core& core,
     if (!known.has_digest) {
       known.has_digest = true;
       known.digest = digest;
+      known.revision = core.mvcc().revision();
     } else if (known.digest != digest) {
       Violate("state machine safety: the digests differ", slot, raft.term(), seen.applied);
     }

@@ -14,6 +14,7 @@
 //   one change at a time   a leader adds a membership change only after it has committed an entry of its term
 //                          and applied the change before (dissertation 4.1); nobody is elected who has one
 //                          that is committed and not applied; the members are those that the log says
+//   the engine             never ahead of the node's own log, and with the digest that others have at its index
 //   monotonic              within a life, a node's term, commit index and applied index do not fall
 #pragma once
 
@@ -37,6 +38,8 @@ class RaftChecker {
   void OnEntry(size_t slot, uint64_t index, uint64_t term, uint64_t term_before, uint32_t crc32c);
   // A membership change is given to the log of `slot`, whose core is this.
   void OnConfiguration(size_t slot, const core::Core& core, uint64_t index, uint64_t term);
+  // What `slot` has applied goes to its engine; `log` is what its log has acknowledged, null if it is to be reset.
+  void OnStored(size_t slot, const core::Applied& applied, const LogShadow* log);
   // A message of `slot` goes out; `log` is what its log has acknowledged.
   void OnMessage(size_t slot, const core::Core& core, const raft::Message& message, const LogShadow& log);
   // A new life of a process.
@@ -54,6 +57,7 @@ class RaftChecker {
   struct Committed {
     uint64_t term = 0, seen_in_term = 0;
     uint64_t digest = 0;
+    int64_t revision = 0;  // Of the state, with the digest.
     bool has_digest = false;
   };
   struct Seen {

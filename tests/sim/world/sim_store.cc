@@ -5,6 +5,7 @@
 #include <array>
 #include <cstring>
 
+#include "kernel/core/store_format.h"
 #include "keyway/error.hpp"
 
 namespace keyway::sim {
@@ -70,6 +71,11 @@ int32_t SimStore::Write(const kw_kv_op* ops, size_t count, kw_error* error) {
         }
       }
     }
+  }
+  for (size_t i = 0; i < count && on_applied; ++i) {
+    const bool is_applied = ops[i].table == core::kTableMeta && Text(ops[i].key) == core::kMetaApplied;
+    if (!is_applied || ops[i].kind != KW_KV_PUT) continue;
+    on_applied(Text(ops[i].value), (*tables_)[core::kTableMeta].count(core::kMetaLogReset) != 0);
   }
   return KW_OK;
 }

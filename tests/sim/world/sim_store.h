@@ -51,6 +51,8 @@ class SimStore {
     lie_call_ = call;
     lie_in_ = nth;
   }
+  // Each applied point that is written, encoded; `is_log_old` if the engine says that the log is yet to be reset.
+  std::function<void(std::string_view applied, bool is_log_old)> on_applied;
   // For tests: calls `visit` with each value, which it may change: damage at rest.
   void VisitValues(
       const std::function<void(uint32_t table, const std::string& key, std::string* value)>& visit);
