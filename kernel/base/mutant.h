@@ -65,7 +65,6 @@ namespace keyway::mutant {
   X(kSnapshotFailureForgotten, "snapshot-failure-forgotten", "R10: a failed snapshot is never tried again") \
   X(kProbeStaysPaused, "probe-stays-paused", "R10 raft#10308: a lost probe is never repeated")              \
   X(kWindowNeverFreed, "window-never-freed", "R10: the window of a follower is never freed")                \
-  X(kSnapshotCutsLog, "snapshot-cuts-log", "R10: a snapshot drops acknowledged entries behind it")          \
   X(kRetriedAtOnce, "retried-at-once", "R11: a proposal is sent again when the leader changes")             \
   X(kGivenUpTaken, "given-up-taken", "R11: a proposal that was given up is taken when it comes")            \
   X(kForwardedLate, "forwarded-late", "R11: a proposal of an older term is taken")                          \

@@ -39,6 +39,7 @@ struct CoreConfig {
   size_t snapshot_chunk_bytes = kSnapshotChunkBytes;
   uint64_t log_entries_per_truncation = 256;  // At least so many; fewer are not worth a call.
   size_t compact_keys_per_turn = 2000;
+  size_t inflight_messages_max = kInflightMessagesMax;  // To one follower.
   size_t watch_changes_per_slice = 1000;
   size_t history_revisions_per_read = 1000;
   size_t recent_bytes = 16u << 20;  // Of changes that watches find in memory.

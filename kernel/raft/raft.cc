@@ -322,11 +322,8 @@ Output Raft::Impl::TakeOutput() {
     acknowledge_pending_ = false;
     Message response = NewMessage(MessageKind::kAppendResponse, leader_);
     response.index = acknowledge_index_;
-    if (mutant::Is(mutant::kAppendAckedEarly)) {
-      Send(std::move(response));
-    } else {
-      SendDurable(std::move(response), acknowledge_index_ > log_.durable_index());
-    }
+    const bool is_early = mutant::Is(mutant::kAppendAckedEarly);
+    SendDurable(std::move(response), acknowledge_index_ > log_.durable_index() && !is_early);
   }
   if (reads_not_forwarded_ > 0) ForwardReads();
   output.messages = std::exchange(messages_, {});

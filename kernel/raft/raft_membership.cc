@@ -79,8 +79,7 @@ bool Raft::Impl::InstallSnapshot(uint64_t index, uint64_t term, const Configurat
   KW_CHECK(role_ != Role::kLeader);
   KW_CHECK(index >= log_.applied_index());
   // Entries that follow stay only if they are in memory: they still have to be applied.
-  const bool keep =
-      log_.Matches(index, term) && index + 1 >= log_.cached_first() && !mutant::Is(mutant::kSnapshotCutsLog);
+  const bool keep = log_.Matches(index, term) && index + 1 >= log_.cached_first();
   if (keep) {
     log_.CommitTo(index);
     log_.ApplyTo(index);

@@ -103,6 +103,7 @@ bool Cluster::StartAlone(size_t slot) {
   config.digest_interval_ms = swarm_.digest_interval_ms;
   config.log_entries_per_truncation = swarm_.log_entries_per_truncation;
   config.snapshot_chunk_bytes = swarm_.snapshot_chunk_bytes;
+  config.inflight_messages_max = swarm_.inflight_messages_max;
   config.compact_keys_per_turn = swarm_.compact_keys_per_turn;
   config.watch_changes_per_slice = swarm_.watch_changes_per_slice;
   config.history_revisions_per_read = swarm_.history_revisions_per_read;

@@ -23,6 +23,7 @@ Swarm Swarm::Draw(uint64_t seed) {
   if (random.Coin()) swarm.snapshot_chunk_bytes = random.Between(100, 4000);
   if (random.Coin()) swarm.log_entries_per_truncation = random.Between(1, 50);
   if (random.Coin()) swarm.compact_keys_per_turn = random.Between(1, 20);
+  if (random.Coin()) swarm.inflight_messages_max = random.Between(1, 20);
   if (random.Coin()) swarm.watch_changes_per_slice = random.Between(1, 20);
   if (random.Coin()) swarm.history_revisions_per_read = random.Between(1, 20);
   if (random.Coin()) swarm.recent_bytes = random.Between(0, 20'000);

@@ -27,6 +27,7 @@ struct Swarm {
   size_t snapshot_chunk_bytes = 512u << 10;
   uint64_t log_entries_per_truncation = 256;
   size_t compact_keys_per_turn = 2000;
+  size_t inflight_messages_max = 256;
   size_t watch_changes_per_slice = 1000;
   size_t history_revisions_per_read = 1000;
   size_t recent_bytes = 16u << 20;
