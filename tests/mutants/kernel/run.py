@@ -21,7 +21,7 @@ import sys
 FOLDER = pathlib.Path(__file__).resolve().parent
 TABLE = FOLDER / "mutants.md"
 BINARY = FOLDER.parents[2] / "build" / "tests" / "keyway-sim-mutants"
-LIMIT_CPU_S = 120  # For each mutant; then it counts as not caught.
+LIMIT_CPU_S = 100  # For each mutant; then it counts as not caught.
 QUICK_CPU_S = 3  # What is found within this is looked for in `make test`,
 QUICK_LIMIT_CPU_S = 20  # from its seed on and for so long, since seeds change with the simulator.
 
