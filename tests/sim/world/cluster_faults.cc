@@ -7,6 +7,14 @@
 #include "tests/sim/world/cluster_internal.h"
 
 namespace keyway::sim {
+namespace {
+
+bool Leads(const SimNode& node) {
+  const core::Core* core = node.core();
+  return core != nullptr && core->raft() != nullptr && core->raft()->role() == raft::Role::kLeader;
+}
+
+}  // namespace
 
 void Cluster::Every(uint64_t mean_ns, std::function<void()> fault) {
   if (mean_ns == 0) return;
@@ -121,11 +129,7 @@ void Cluster::Partition() {
     case 0: {  // One alone; the leader, often.
       size_t alone = random_.Below(count);
       for (size_t slot = 0; slot < count; ++slot) {
-        const core::Core* core = nodes_[slot]->core();
-        if (core != nullptr && core->raft() != nullptr && core->raft()->role() == raft::Role::kLeader &&
-            random_.Coin()) {
-          alone = slot;
-        }
+        if (Leads(*nodes_[slot]) && random_.Coin()) alone = slot;
       }
       const bool in = !one_way || random_.Coin(), out = !one_way || !in;
       for (size_t other = 0; other < count; ++other) {
@@ -224,7 +228,10 @@ void Cluster::DiskError() {
 }
 
 void Cluster::SlowDisk() {
-  const size_t slot = random_.Below(nodes_.size());
+  size_t slot = random_.Below(nodes_.size());
+  for (size_t other = 0; other < nodes_.size(); ++other) {
+    if (Leads(*nodes_[other]) && random_.Coin()) slot = other;
+  }
   ++faults_;
   Disturb();
   const uint64_t end_ns = random_.Between(200, random_.Coin() ? 3000 : 12000) * kMillisecond;
@@ -304,11 +311,8 @@ void Cluster::CutAllButAQuorum() {
   // The quorum is the first ones of a random order.
   for (size_t i = voters.size(); i > 1; --i) std::swap(voters[i - 1], voters[random_.Below(i)]);
   // Often the leader is outside of it, and is heard, but hears nobody.
-  const auto leads = [this](size_t slot) {
-    const core::Core* core = nodes_[slot]->core();
-    return core != nullptr && core->raft() != nullptr && core->raft()->role() == raft::Role::kLeader;
-  };
-  const auto leader = std::find_if(voters.begin(), voters.end(), leads);
+  const auto leader =
+      std::find_if(voters.begin(), voters.end(), [this](size_t slot) { return Leads(*nodes_[slot]); });
   if (leader != voters.end() && quorum < voters.size() && random_.Coin()) {
     std::swap(*leader, voters.back());
     for (size_t i = 0; i + 1 < voters.size(); ++i) network_.Block(voters[i], voters.back(), true);
