@@ -4,7 +4,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help packages build run cluster test test-unit test-integration test-compat test-variants sim sim-compilers bench lint format \
+.PHONY: help packages build run cluster test test-unit test-integration test-compat test-variants sim sim-compilers mutants bench lint format \
 	asan tsan clean
 
 JOBS ?= $(shell nproc)
@@ -98,6 +98,9 @@ sim-compilers: build ## the simulator built by gcc and by clang: both must give 
 	@cmake --build build/clang --target keyway-sim --parallel $(JOBS)
 	@hashes() { $$1/bin/keyway-sim $(or $(ARGS),--seeds 1..20) --verbose | grep -o '^seed.* hash [0-9a-f]*'; }; \
 	diff <(hashes build) <(hashes build/clang) && echo "gcc and clang agree"
+
+mutants: build ## let the simulator find every historic bug of its bank; writes tests/mutants/kernel/mutants.md
+	@python3 tests/mutants/kernel/run.py $(ARGS)
 
 bench: build ## Keyway and etcd in turn under the same load; ARGS='--quick' or ARGS='--only put'
 	$(call install,$(PACKAGES_TEST))

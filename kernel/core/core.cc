@@ -12,7 +12,6 @@
 namespace keyway::core {
 namespace {
 
-constexpr size_t kWatchSliceChanges = 1000;
 constexpr int kRaftRoundsMax = 64;
 
 kw_request* RequestOf(InboxNode* node) {
@@ -23,11 +22,12 @@ kw_request* RequestOf(InboxNode* node) {
 
 Core::Core(CoreConfig config, CoreDeps deps, Inbox* inbox)
     : config_(std::move(config)), deps_(deps), inbox_(inbox), random_(config_.random_seed) {
-  mvcc_ = std::make_unique<mvcc::Mvcc>(mvcc::Options{.cache_bytes = config_.cache_bytes}, &leases_);
+  mvcc_ = std::make_unique<mvcc::Mvcc>(
+      mvcc::Options{.cache_bytes = config_.cache_bytes, .recent_bytes = config_.recent_bytes}, &leases_);
   change_source_ = std::make_unique<watch::MvccChangeSource>(mvcc_.get());
   unwritten_ = std::make_unique<StoreBatch>();
   state_.size = sizeof state_;
-  next_proposal_id_ = random_() | 1;
+  next_proposal_id_ = mutant::Is(mutant::kIdsOfAnotherLife) ? 1 : random_() | 1;
   MetricsRegistry* metrics = deps_.metrics;
   metric_proposals_committed_ =
       metrics->Gauge("etcd_server_proposals_committed_total", "Index of the last committed entry.");
@@ -115,7 +115,7 @@ bool Core::Turn(uint64_t now_ns) {
     }
     StepCompaction();
     if (!needs_snapshot_) {  // Nor after a transfer that was abandoned: there are no events to be found.
-      more = hub_->Step(kWatchSliceChanges);
+      more = hub_->Step(config_.watch_changes_per_slice);
       StartWatchReads();
     }
     MaybeWriteStore(false);
@@ -138,7 +138,8 @@ void Core::DrainRaft() {
       job->entries = std::move(output.append->entries);
       if (output.append->hard_state.has_value()) {
         const raft::HardState& state = *output.append->hard_state;
-        job->hard_state = kw_hard_state{state.term, state.vote, state.commit};
+        job->hard_state =
+            kw_hard_state{state.term, mutant::Is(mutant::kVoteUnsaved) ? 0 : state.vote, state.commit};
       }
       job->on_complete = [this, seq = output.append->seq](LogJob* done) {
         CompleteLog(done);
@@ -191,7 +192,7 @@ void Core::DrainRaft() {
 }
 
 void Core::CompleteLog(LogJob* job) {
-  if (job->code == KW_OK) return;
+  if (job->code == KW_OK || mutant::Is(mutant::kLogErrorIgnored)) return;
   // What the disk holds now is unknown (fsyncgate): only a restart, which reads it back, can tell.
   Fatal("the log cannot be written: " + job->error);
 }
@@ -225,6 +226,7 @@ void Core::OnRoleMayHaveChanged() {
   last_role_ = role;
   last_leader_ = leader;
   last_term_ = term;
+  if (mutant::Is(mutant::kRetriedAtOnce)) OnEntryTerm(UINT64_MAX);
   if (leader != 0) {
     RetryProposals();
     PublishSelf();
@@ -273,6 +275,7 @@ void Core::Tick() {
 // A leader may commit by the others' disks while its own hangs. It then goes on answering, but slower and
 // slower, and keeps the entries in memory: somebody else should lead (reliability R7).
 void Core::LeaveIfDiskStalls() {
+  if (mutant::Is(mutant::kStalledLeaderStays)) return;
   const uint64_t durable = raft_->durable_index();
   if (raft_->role() != raft::Role::kLeader || durable == raft_->last_index() || durable != stalled_at_) {
     stalled_at_ = durable;

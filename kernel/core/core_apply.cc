@@ -4,6 +4,7 @@
 // needs and that are not in memory are read from the engine (prefetch, then commit): apply itself never
 // does I/O and never fails half-way.
 #include "kernel/base/limits.h"
+#include "kernel/base/mutant.h"
 #include "kernel/core/core.h"
 
 namespace keyway::core {
@@ -130,7 +131,7 @@ bool Core::ApplyProposal(const raft::Entry& entry, const Proposal& proposal) {
     case ProposalKind::kLeaseGrant: {
       kw_request* request = TakePending(proposal, &taken);
       outcome = leases_.Grant(proposal.lease, proposal.ttl_s, static_cast<int64_t>(now_ms()));
-      if (outcome.ok()) SaveLease(proposal.lease, proposal.ttl_s, true);
+      if (outcome.ok() && !mutant::Is(mutant::kLeaseUnsaved)) SaveLease(proposal.lease, proposal.ttl_s, true);
       if (request == nullptr) return true;
       if (!outcome.ok()) {
         Fail(request, outcome);
@@ -176,7 +177,8 @@ bool Core::ApplyProposal(const raft::Entry& entry, const Proposal& proposal) {
       }
       outcome = membership_.Apply(change);
       if (outcome.ok()) {
-        SaveMember(change.member.id);
+        const bool is_saved = change.kind != ChangeKind::kPromote || !mutant::Is(mutant::kPromotionUnsaved);
+        if (is_saved) SaveMember(change.member.id);
         if (!change.Reconfigures()) UpdatePeers();
         if (change.Reconfigures()) {
           Log(deps_.logger, KW_LOG_INFO, "membership_changed",

@@ -7,6 +7,7 @@
 #include <string>
 #include <vector>
 
+#include "kernel/base/limits.h"
 #include "kernel/core/executor.h"
 #include "kernel/member/membership.h"
 #include "kernel/plugin/log.h"
@@ -33,6 +34,15 @@ struct CoreConfig {
   uint64_t digest_interval_ms = 60'000;  // Between two comparisons of the members' state; 0: none.
   std::string store_name = "the store";  // Id of its plugin, for messages.
   uint64_t random_seed = 1;
+
+  // How much one step does. A test makes these small, to see what happens between two steps.
+  size_t snapshot_chunk_bytes = kSnapshotChunkBytes;
+  uint64_t log_entries_per_truncation = 256;  // At least so many; fewer are not worth a call.
+  size_t compact_keys_per_turn = 2000;
+  size_t inflight_messages_max = kInflightMessagesMax;  // To one follower.
+  size_t watch_changes_per_slice = 1000;
+  size_t history_revisions_per_read = 1000;
+  size_t recent_bytes = 16u << 20;  // Of changes that watches find in memory.
 };
 
 // Plugins and services; all outlive the core.

@@ -6,6 +6,7 @@
 // and not seen applied. What had not come, the leader gives up: it refuses it from now on, and tells the
 // origin, which proposes it again under a new id. So a proposal is never appended twice.
 #include "kernel/base/limits.h"
+#include "kernel/base/mutant.h"
 #include "kernel/core/core.h"
 #include "kernel/core/keys_in_order.h"
 
@@ -32,14 +33,16 @@ void Core::OnPropose(const FrameHeader& header, Reader* reader) {
   const bool configuration = reader->Byte() != 0;
   const std::string_view proposals = reader->Raw(reader->remaining());
   // Only in the term in which it was sent: the origin relies on it.
-  if (!reader->ok() || raft_->role() != raft::Role::kLeader || raft_->term() != term) return;
+  const bool is_late = raft_->term() != term && !mutant::Is(mutant::kForwardedLate);
+  if (!reader->ok() || raft_->role() != raft::Role::kLeader || is_late) return;
   Arena arena;
   Proposal proposal;
   ProposalReader check(proposals);
   std::vector<uint64_t> ids;
   ForwardedIds& forwarded = ForwardedBy(header.from);
   while (check.Next(&arena, &proposal)) {
-    if (proposal.origin != header.from || forwarded.Knows(proposal.id)) return;
+    if (proposal.origin != header.from) return;
+    if (forwarded.Knows(proposal.id) && !mutant::Is(mutant::kGivenUpTaken)) return;
     ids.push_back(proposal.id);
   }
   if (!check.ok() || ids.empty() || (configuration && ids.size() != 1) || proposals.size() > kEntryBytesMax)

@@ -6,6 +6,7 @@
 #include <algorithm>
 
 #include "kernel/base/limits.h"
+#include "kernel/base/mutant.h"
 #include "kernel/core/core.h"
 
 namespace keyway::core {
@@ -52,7 +53,8 @@ std::vector<SharedBytes> GetRecords(const CoreDeps& deps, const std::vector<mvcc
     for (size_t i = 0; i < count; ++i) {
       if (values[i].ptr == nullptr) continue;
       records[at + i] = SharedBytes::Copy(ToView(values[i]));
-      if (mvcc::RecordChecksum(records[at + i].view()) != revisions[at + i].crc32c) {
+      if (mvcc::RecordChecksum(records[at + i].view()) != revisions[at + i].crc32c &&
+          !mutant::Is(mutant::kRecordUnchecked)) {
         *error = Changed(revisions[at + i]);
         break;
       }
@@ -103,7 +105,7 @@ void ReadHistory(const CoreDeps& deps, const watch::HistoryRead& read, History* 
       const mvcc::Revision revision = mvcc::DecodeRevisionKey(ToView(pairs[i].key));
       if (revision.main != last) {
         if (bytes >= read.bytes_max || revisions >= read.revisions_max) {
-          out->reached = last;
+          out->reached = mutant::Is(mutant::kHistoryBoundary) ? revision.main : last;
           full = true;
           break;
         }
@@ -163,7 +165,8 @@ void Core::OnReadStates(const std::vector<raft::ReadState>& reads) {
 }
 
 void Core::RunReadyReads() {
-  while (!confirmed_.empty() && !needs_snapshot_ && confirmed_.front().index <= raft_->applied_index()) {
+  while (!confirmed_.empty() && !needs_snapshot_ &&
+         (confirmed_.front().index <= raft_->applied_index() || mutant::Is(mutant::kReadNotWaited))) {
     ReadBatch batch = std::move(confirmed_.front());
     confirmed_.pop_front();
     for (kw_request* request : batch.requests) RunRead(request);
@@ -279,7 +282,8 @@ void Core::RunLease(kw_request* request) {
     reply->lease = info;
     return Finish(request, std::move(reply));
   }
-  if (!leases_.primary()) return ForwardLease(request);  // Leadership moved while it waited.
+  if (!leases_.primary() && !mutant::Is(mutant::kFollowerAnswersLease))
+    return ForwardLease(request);  // Leadership moved while it waited.
   const int64_t id = As<kw_lease_request>(request).id;
   const int64_t now = static_cast<int64_t>(now_ms());
   if (request->kind == KW_REQ_LEASE_KEEP_ALIVE) {
@@ -415,6 +419,7 @@ void Core::StartWatchReads() {
   }
   std::optional<watch::HistoryRead> read = hub_->NextHistoryRead();
   if (!read.has_value()) return;
+  read->revisions_max = config_.history_revisions_per_read;
   watch_read_active_ = true;
   auto history = std::make_shared<History>();
   const uint64_t ticket = BeginEngineRead();

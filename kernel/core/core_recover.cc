@@ -346,7 +346,7 @@ void Core::StartRaft(raft::InitialState initial) {
   options.random_seed = random_();
   options.append_bytes_max = kAppendMessageBytesMax;
   options.inflight_bytes_max = kInflightBytesMax;
-  options.inflight_messages_max = kInflightMessagesMax;
+  options.inflight_messages_max = config_.inflight_messages_max;
   options.cache_bytes = kRaftCacheBytes;
   raft_ = std::make_unique<raft::Raft>(options, std::move(initial));
   if (needs_snapshot_) raft_->SetNeedsSnapshot(true);

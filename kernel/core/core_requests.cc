@@ -9,6 +9,7 @@
 #include <cstring>
 
 #include "kernel/base/limits.h"
+#include "kernel/base/mutant.h"
 #include "kernel/core/core.h"
 #include "kernel/core/keys_in_order.h"
 
@@ -126,7 +127,9 @@ void Core::Admit(kw_request* request) {
       return Propose(request);
     case KW_REQ_LEASE_KEEP_ALIVE:
     case KW_REQ_LEASE_TIME_TO_LIVE:
-      if (raft_->role() == raft::Role::kLeader) return QueueRead(request);
+      if (raft_->role() == raft::Role::kLeader || mutant::Is(mutant::kFollowerAnswersLease)) {
+        return QueueRead(request);
+      }
       return ForwardLease(request);
     case KW_REQ_LEASE_LIST:
       return RunRead(request);

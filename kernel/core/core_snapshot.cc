@@ -26,7 +26,7 @@ constexpr uint64_t kSnapshotInstalled = UINT64_MAX;  // As a chunk number: all o
 void Core::StartSnapshot(uint64_t peer) {
   if (senders_.count(peer) != 0) return;
   auto& sender = senders_[peer];
-  sender = std::make_unique<SnapshotSender>(deps_, now_ms());
+  sender = std::make_unique<SnapshotSender>(deps_, config_.snapshot_chunk_bytes, now_ms());
   sender->id = next_sender_id_++;
   Log(deps_.logger, KW_LOG_INFO, "snapshot_send_started", {{"to", HexId(peer)}});
   PumpSnapshot(peer);
@@ -52,7 +52,7 @@ void Core::PumpSnapshot(uint64_t peer) {
       [work, reader = sender.reader, open] {
         work->ok = (!open || reader->Open()) && reader->Next(&work->items, &work->last);
       },
-      [this, work, peer, ticket, id = sender.id, reader = sender.reader] {
+      [this, work, peer, ticket, open, id = sender.id, reader = sender.reader] {
         EndEngineRead(ticket);
         auto at = senders_.find(peer);
         if (failed_ || at == senders_.end() || at->second->id != id) return;
@@ -63,7 +63,8 @@ void Core::PumpSnapshot(uint64_t peer) {
               {{"to", HexId(peer)}, {"reason", reader->error()}});
           return EndSnapshot(peer, 0);
         }
-        sender.applied = reader->applied();
+        if (!mutant::Is(mutant::kSnapshotTorn)) sender.applied = reader->applied();
+        if (mutant::Is(mutant::kSnapshotTorn) && open) sender.applied = CurrentApplied();
         std::string head = Frame(FrameKind::kSnapshotChunk, peer);
         PutFixed64(&head, raft_->term());
         PutFixed64(&head, sender.next_chunk++);
@@ -196,7 +197,8 @@ void Core::OnSnapshotChunk(const FrameHeader& header, Reader* reader) {
     }
     batch->Put(table, key, SharedBytes::Copy(value));
   }
-  if (last && DigestOf(install_->membership) != applied->digest) {
+  if (last && DigestOf(install_->membership) != applied->digest && !mutant::Is(mutant::kSnapshotUnchecked) &&
+      !mutant::Is(mutant::kSnapshotTorn)) {
     Log(deps_.logger, KW_LOG_ERROR, "snapshot_digest_differs",
         {{"from", HexId(header.from)},
          {"index", applied->index},
@@ -207,7 +209,7 @@ void Core::OnSnapshotChunk(const FrameHeader& header, Reader* reader) {
   if (last) {
     batch->Put(kTableMeta, kMetaApplied, SharedBytes::Copy(EncodeApplied(*applied)));
     batch->Delete(kTableMeta, kMetaInstalling);
-    batch->Put(kTableMeta, kMetaLogReset, SharedBytes::Copy("1"));
+    if (!mutant::Is(mutant::kLogResetUnmarked)) batch->Put(kTableMeta, kMetaLogReset, SharedBytes::Copy("1"));
   }
   struct Result {
     int32_t code = KW_OK;
@@ -263,7 +265,7 @@ void Core::FinishInstall() {
   // Whether our own proposals are in the snapshot cannot be known: they must not be proposed again.
   for (uint64_t id : KeysInOrder(pending_)) {
     auto at = pending_.find(id);
-    if (at->second.term == 0) continue;
+    if (at->second.term == 0 || mutant::Is(mutant::kRetriedAfterSnapshot)) continue;
     Fail(at->second.request, Failure(KW_DETAIL_TIMEOUT_LEADER_FAILED));
     pending_.erase(at);
   }

@@ -13,10 +13,8 @@
 namespace keyway::core {
 namespace {
 
-constexpr size_t kCompactKeysPerTurn = 2000;
 constexpr uint64_t kWriteAfterMs = 1000;       // At the latest, when there is anything.
 constexpr uint64_t kLogBytesKept = 64u << 20;  // Beyond what the engine has.
-constexpr uint64_t kTruncateSlack = 256;       // Entries; not worth a call below.
 
 }  // namespace
 
@@ -45,9 +43,10 @@ Applied Core::CurrentApplied() const {
 // Hands the changes so far to the [store] lane, if there are enough of them, they have waited long, or
 // `now`. One batch at a time: the next forms meanwhile.
 void Core::MaybeWriteStore(bool now) {
-  if (store_busy_ || failed_ || apply_position_ != 0 || needs_snapshot_) return;
+  if (store_busy_ || failed_ || needs_snapshot_) return;
+  if (apply_position_ != 0 && !mutant::Is(mutant::kMidEntryWrite)) return;
   // A leader may commit by the others' copies: the engine never gets ahead of our own log.
-  if (raft_->durable_index() < raft_->applied_index()) return;
+  if (raft_->durable_index() < raft_->applied_index() && !mutant::Is(mutant::kEngineAheadOfLog)) return;
   const bool dirty =
       !unwritten_->empty() || raft_->applied_index() > stored_index_ || (!compacted_saved_ && IsCompacted());
   if (!dirty) return;
@@ -136,11 +135,11 @@ void Core::MaybeTruncateLog() {
     ++entry_bytes_from_;
   }
   uint64_t first_kept = entry_bytes_.empty() ? stored_index_ + 1 : entry_bytes_from_;
-  first_kept = std::min(first_kept, stored_index_ + 1);
+  if (!mutant::Is(mutant::kLogReleasedEarly)) first_kept = std::min(first_kept, stored_index_ + 1);
   for (const auto& [peer, sender] : senders_) {
     first_kept = std::min(first_kept, std::max<uint64_t>(sender->index(), 1));
   }
-  if (first_kept < raft_->first_index() + kTruncateSlack) return;
+  if (first_kept < raft_->first_index() + config_.log_entries_per_truncation) return;
   raft_->TruncatePrefix(first_kept - 1);
   auto job = std::make_unique<LogJob>();
   job->op = LogJob::Kind::kTruncatePrefix;
@@ -156,13 +155,14 @@ void Core::MaybeTruncateLog() {
 void Core::StepCompaction() {
   if (!mvcc_->compacting() || needs_snapshot_) return;
   std::vector<mvcc::Revision> deleted;
-  mvcc_->CompactStep(kCompactKeysPerTurn, &deleted);
+  mvcc_->CompactStep(config_.compact_keys_per_turn, &deleted);
   if (!deleted.empty()) held_deletes_.emplace_back(next_read_ticket_, std::move(deleted));
   ReleaseDeletes();
 }
 
 void Core::ReleaseDeletes() {
-  const uint64_t oldest = engine_reads_.empty() ? UINT64_MAX : *engine_reads_.begin();
+  uint64_t oldest = engine_reads_.empty() ? UINT64_MAX : *engine_reads_.begin();
+  if (mutant::Is(mutant::kCompactionUnderRead)) oldest = UINT64_MAX;
   while (!held_deletes_.empty() && held_deletes_.front().first <= oldest) {
     for (mvcc::Revision revision : held_deletes_.front().second) {
       digest_.Remove(revision);

@@ -69,7 +69,7 @@ bool SnapshotReader::Fill() {
 }
 
 bool SnapshotReader::Next(std::string* items, bool* last) {
-  while (items->size() < kSnapshotChunkBytes) {
+  while (items->size() < chunk_bytes_) {
     if (items_.empty() && !Fill()) return false;
     if (items_.empty()) {
       *last = true;

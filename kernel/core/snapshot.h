@@ -32,12 +32,12 @@ inline constexpr uint32_t kSnapshotTables[] = {kTableLeases, kTableMembers, kTab
 // Reads chunks off one view of the engine. Used by one read job at a time.
 class SnapshotReader {
  public:
-  explicit SnapshotReader(const CoreDeps& deps) : deps_(deps) {}
+  SnapshotReader(const CoreDeps& deps, size_t chunk_bytes) : deps_(deps), chunk_bytes_(chunk_bytes) {}
   ~SnapshotReader();
   // [read] Opens the view and reads its applied point. False with error().
   bool Open();
   const Applied& applied() const { return applied_; }
-  // [read] The next items, about kSnapshotChunkBytes. False with error().
+  // [read] The next items, about chunk_bytes. False with error().
   bool Next(std::string* items, bool* last);
   const std::string& error() const { return error_; }
 
@@ -45,6 +45,7 @@ class SnapshotReader {
   bool Fill();
 
   const CoreDeps deps_;
+  const size_t chunk_bytes_;
   kw_kv_view* view_ = nullptr;
   kw_kv_cursor* cursor_ = nullptr;
   size_t table_ = 0;               // Of kSnapshotTables.
@@ -56,8 +57,8 @@ class SnapshotReader {
 // The state of one transfer, on [core].
 class SnapshotSender {
  public:
-  SnapshotSender(const CoreDeps& deps, uint64_t now_ms)
-      : reader(std::make_shared<SnapshotReader>(deps)), progress_ms(now_ms) {}
+  SnapshotSender(const CoreDeps& deps, size_t chunk_bytes, uint64_t now_ms)
+      : reader(std::make_shared<SnapshotReader>(deps, chunk_bytes)), progress_ms(now_ms) {}
   uint64_t index() const { return applied.index; }
   bool Stalled(uint64_t now_ms) const { return !reading && now_ms > progress_ms + kSnapshotStallMs; }
   bool ShouldResend(uint64_t now_ms) const {

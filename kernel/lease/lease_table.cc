@@ -5,6 +5,7 @@
 #include <limits>
 
 #include "kernel/base/check.h"
+#include "kernel/base/mutant.h"
 
 namespace keyway {
 
@@ -43,7 +44,7 @@ void LeaseTable::Attach(int64_t id, std::string_view key) {
 
 void LeaseTable::Detach(int64_t id, std::string_view key) {
   auto at = leases_.find(id);
-  if (at == leases_.end()) return;
+  if (at == leases_.end() || mutant::Is(mutant::kOldLeaseKeepsKey)) return;
   auto place = at->second.keys.find(key);
   if (place != at->second.keys.end()) at->second.keys.erase(place);
 }
@@ -92,11 +93,13 @@ void LeaseTable::Promote(int64_t now_ms, int64_t extend_ms) {
   due.reserve(leases_.size());
   for (auto& [id, lease] : leases_) {
     lease.expiry_ms = now_ms + lease.ttl_s * 1000 + extend_ms;
+    if (mutant::Is(mutant::kLeaseEndsWithLeader)) lease.expiry_ms = now_ms;
     lease.report_ms = lease.expiry_ms;
     lease.reported = false;
     due.emplace_back(lease.report_ms, id);
   }
   std::sort(due.begin(), due.end());
+  if (mutant::Is(mutant::kLeaseNeverEnds)) return;
   for (const auto& entry : due) due_.insert(due_.end(), entry);
 }
 
@@ -110,7 +113,7 @@ int64_t LeaseTable::Renew(int64_t id, int64_t now_ms) {
   if (!primary_ || at == leases_.end()) return 0;
   Lease& lease = at->second;
   // Reported or about to be: the revocation may be under way, so a promise of more time would be void.
-  if (lease.reported || now_ms >= lease.expiry_ms) return 0;
+  if ((lease.reported || now_ms >= lease.expiry_ms) && !mutant::Is(mutant::kRenewAfterExpiry)) return 0;
   Unschedule(id, lease);
   lease.expiry_ms = now_ms + lease.ttl_s * 1000;
   Schedule(id, &lease, lease.expiry_ms);
@@ -150,7 +153,7 @@ void LeaseTable::Schedule(int64_t id, Lease* lease, int64_t report_ms) {
 
 void LeaseTable::Unschedule(int64_t id, const Lease& lease) {
   size_t erased = due_.erase({lease.report_ms, id});
-  KW_CHECK(erased == 1);
+  KW_CHECK(erased == 1 || mutant::Is(mutant::kLeaseNeverEnds));
 }
 
 }  // namespace keyway

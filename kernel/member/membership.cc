@@ -4,6 +4,7 @@
 #include <algorithm>
 
 #include "kernel/base/check.h"
+#include "kernel/base/mutant.h"
 
 namespace keyway {
 namespace {
@@ -246,6 +247,7 @@ Outcome Membership::Apply(const MemberChange& change) {
       member.client_urls = given.client_urls;
       std::sort(member.client_urls.begin(), member.client_urls.end());
       member.incarnation = given.incarnation;
+      if (mutant::Is(mutant::kLearnerPromoted)) member.is_learner = false;
       break;
     }
   }

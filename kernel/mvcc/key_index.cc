@@ -8,6 +8,7 @@
 #include "absl/hash/hash.h"
 #include "absl/strings/string_view.h"
 #include "kernel/base/check.h"
+#include "kernel/base/mutant.h"
 
 namespace keyway::mvcc {
 
@@ -249,17 +250,17 @@ void KeyIndex::Restore(std::string_view record_key, Revision revision, const Rec
 }
 
 KeyIndex::Compacted KeyIndex::Compact(Item* item, int64_t main, size_t max, std::vector<Revision>* deleted) {
-  bool newest = item->main_ <= main;  // Then all older versions go.
-  bool gone = newest && item->tombstone() && item->main_ < main;
+  const bool newest = item->main_ <= main;  // Then all older versions go.
+  const bool keeps_deletes = !mutant::Is(mutant::kTombstoneCompacted);
+  const bool gone = newest && item->tombstone() && (item->main_ < main || !keeps_deletes);
   History& history = item->history_;
-  size_t drop = history.size();
-  if (!newest) {
-    drop = history.CountUpTo(main);
-    if (drop > 0) {
-      const History::Entry& kept = history.at(drop - 1);
-      if (kept.tombstone == 0 || kept.main == main) --drop;
-    }
-  }
+  // What was made at `main` itself stays, all of it: a watch may begin there. Else the version that is
+  // current there, if it lives.
+  size_t drop = history.CountUpTo(main - 1);
+  const bool has_main = item->main_ == main || history.CountUpTo(main) > drop;
+  const bool is_current = !newest && !has_main && drop > 0 && history.at(drop - 1).tombstone == 0;
+  if (is_current && !mutant::Is(mutant::kCompactionTooFar)) --drop;
+  if (gone) drop = history.size();
   bool more = drop > max;
   if (more) drop = max;
   if (drop > 0) {

@@ -102,6 +102,25 @@ TEST_F(EtcdExample, CompactsInPieces) {
   EXPECT_EQ(deleted.size(), 5u);
 }
 
+// A transaction may put a key and delete it. A watch that begins at this revision must see both, also after a
+// compaction there.
+TEST(KeyIndex, AWatchFromACompactionSeesAllThatItsRevisionDid) {
+  for (const bool is_newest : {true, false}) {
+    KeyIndex index;
+    Put(&index, "foo", {1, 0});
+    Put(&index, "foo", {2, 0});
+    index.Delete(index.Find("foo"), {2, 1});
+    if (!is_newest) Put(&index, "foo", {4, 0});
+    std::vector<Revision> deleted;
+    EXPECT_EQ(index.Compact(index.Find("foo"), 2, 100, &deleted), KeyIndex::Compacted::kDone);
+    EXPECT_EQ(deleted, (std::vector<Revision>{{1, 0}}));
+    deleted.clear();
+    EXPECT_EQ(index.Compact(index.Find("foo"), 3, 100, &deleted),
+              is_newest ? KeyIndex::Compacted::kGone : KeyIndex::Compacted::kDone);
+    EXPECT_EQ(deleted, (std::vector<Revision>{{2, 0}, {2, 1}}));
+  }
+}
+
 TEST(KeyIndex, OneRevisionMayDeleteAndPutAKey) {
   KeyIndex index;
   Put(&index, "k", {2, 0});

@@ -4,6 +4,7 @@
 #include <algorithm>
 
 #include "kernel/base/check.h"
+#include "kernel/base/mutant.h"
 
 namespace keyway::mvcc {
 
@@ -33,7 +34,7 @@ void Store::FinishRestore(int64_t revision, int64_t compact_revision, bool compa
   compact_cursor_.clear();
   compact_stop_.clear();
   compact_wrapped_ = false;
-  if (!restored_leases_) return;
+  if (!restored_leases_ || mutant::Is(mutant::kLeaseKeysForgotten)) return;
   restored_leases_ = false;
   static const std::string kFirst(1, '\0');
   index_.ForEach(kFirst, kFirst, [this](Item* item) {

@@ -11,6 +11,7 @@
 
 #include "absl/container/inlined_vector.h"
 #include "kernel/base/check.h"
+#include "kernel/base/mutant.h"
 #include "kernel/mvcc/range_scan.h"
 
 namespace keyway::mvcc {
@@ -262,6 +263,8 @@ class TxnRun {
     next_ = 0;
     Outcome outcome = Check(txn);
     if (!outcome.ok()) {
+      next_ = 0;
+      if (kw_op_result ignored{}; mutant::Is(mutant::kPartialTxn)) Execute(txn, &ignored);
       store_.Commit();
       return outcome;
     }
@@ -307,6 +310,7 @@ class TxnRun {
     if (revision == 0) return {};
     if (revision > store_.revision()) return Failure(KW_DETAIL_FUTURE_REVISION);
     int64_t first = store_.compact_revision() == 0 ? -1 : store_.compact_revision();
+    if (mutant::Is(mutant::kTxnOfOwnState) && store_.compacting()) first = -1;
     return revision < first ? Failure(KW_DETAIL_COMPACTED) : Outcome();
   }
 
@@ -335,6 +339,7 @@ class TxnRun {
       const kw_op& op = branch.ops[i];
       kw_op_result* op_result = reply_ != nullptr ? &nested[i] : &ignored;
       op_result->kind = op.kind;
+      if (mutant::Is(mutant::kPartialTxn) && op.kind != KW_OP_TXN && !CheckOp(op).ok()) return;
       switch (op.kind) {
         case KW_OP_RANGE:
           if (reply_ != nullptr) Range(*op.range, op_result);

@@ -9,6 +9,7 @@
 
 #include "kernel/base/check.h"
 #include "kernel/base/limits.h"
+#include "kernel/base/mutant.h"
 #include "kernel/raft/raft_impl.h"
 #include "keyway/crc32c.h"
 
@@ -87,7 +88,8 @@ void Raft::Impl::ResetElectionTimer() {
 bool Raft::Impl::InLease() const { return leader_ != 0 && election_elapsed_ < options_.election_ticks; }
 
 bool Raft::Impl::MayCampaign() const {
-  return IsVoter() && !needs_snapshot_ && !log_.HasUnappliedConfiguration() && !IsBehindPromise();
+  return IsVoter() && !needs_snapshot_ && !IsBehindPromise() &&
+         (!log_.HasUnappliedConfiguration() || mutant::Is(mutant::kCampaignUnapplied));
 }
 
 bool Raft::Impl::IsBehindPromise() const { return promised_term_ != 0; }
@@ -191,6 +193,7 @@ void Raft::Impl::Step(Message message) {
 // A leader of an older term must learn of ours: with PreVote and CheckQuorum nobody else tells it, and
 // this node, which ignores it, could not be reached by the cluster any more (etcd/raft #7331).
 void Raft::Impl::StepOldTerm(const Message& message) {
+  if (mutant::Is(mutant::kOldLeaderNotTold)) return;
   switch (message.kind) {
     case MessageKind::kAppend:
     case MessageKind::kHeartbeat: {
@@ -258,7 +261,9 @@ uint64_t Raft::Impl::Propose(EntryKind kind, SharedBytes data) {
   if (kind == EntryKind::kConfiguration) {
     // Dissertation 4.1 and the correction of 2015 (raft-dev, "bug in single-server membership
     // changes"): no change before an entry of this term is committed.
-    if (!committed_in_term() || log_.applied_index() < pending_configuration_index_) return 0;
+    if (!committed_in_term() && !mutant::Is(mutant::kChangeBeforeCommit)) return 0;
+    const bool is_pending = log_.applied_index() < pending_configuration_index_;
+    if (is_pending && !mutant::Is(mutant::kChangeBeforeCommit) && !mutant::Is(mutant::kTwoChanges)) return 0;
   }
   Entry entry;
   entry.index = log_.last_index() + 1;
@@ -341,7 +346,8 @@ Output Raft::Impl::TakeOutput() {
     acknowledge_pending_ = false;
     Message response = NewMessage(MessageKind::kAppendResponse, leader_);
     response.index = acknowledge_index_;
-    SendDurable(std::move(response), acknowledge_index_ > log_.durable_index());
+    const bool is_early = mutant::Is(mutant::kAppendAckedEarly);
+    SendDurable(std::move(response), acknowledge_index_ > log_.durable_index() && !is_early);
   }
   if (reads_not_forwarded_ > 0) ForwardReads();
   output.messages = std::exchange(messages_, {});

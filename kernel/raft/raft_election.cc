@@ -9,6 +9,7 @@
 #include <utility>
 
 #include "kernel/base/check.h"
+#include "kernel/base/mutant.h"
 #include "kernel/raft/raft_impl.h"
 
 namespace keyway::raft {
@@ -35,9 +36,11 @@ void Raft::Impl::BecomeCandidate(bool forced) {
   role_ = Role::kCandidate;
   heartbeat_elapsed_ = 0;
   forced_ = forced;
-  own_vote_pending_ = true;
+  own_vote_pending_ = !mutant::Is(mutant::kOwnVoteEarly);
   own_vote_seq_ = 0;
+  if (!own_vote_pending_) votes_.Record(options_.id, true);
   RequestVotes();
+  if (!own_vote_pending_) CheckVotes();
 }
 
 void Raft::Impl::BecomeLeader() {
@@ -68,6 +71,8 @@ void Raft::Impl::RequestVotes() {
     request.log_term = log_.last_term();
     if (is_pre_vote) {
       request.term = term_ + 1;
+      Send(std::move(request));
+    } else if (mutant::Is(mutant::kOwnVoteEarly)) {
       Send(std::move(request));
     } else {
       request.forced = forced_;
@@ -108,9 +113,11 @@ bool Raft::Impl::SettleRivalry(const Message& message) {
 void Raft::Impl::HandleVoteRequest(const Message& message) {
   const bool is_pre_vote = message.kind == MessageKind::kPreVote;
   // A PreVote for a later term binds nobody. Else: one vote for each term, and none beside a leader.
-  const bool is_free =
-      (is_pre_vote && message.term > term_) || vote_ == message.from || (vote_ == 0 && leader_ == 0);
-  const bool grant = is_free && MayVoteFor(message.index, message.log_term);
+  const bool is_free = (is_pre_vote && message.term > term_) || vote_ == message.from ||
+                       ((vote_ == 0 || mutant::Is(mutant::kTwoVotes)) && leader_ == 0);
+  const bool is_up_to_date =
+      MayVoteFor(message.index, message.log_term) || mutant::Is(mutant::kVoteForStaleLog);
+  const bool grant = is_free && is_up_to_date;
   if (is_pre_vote && grant && !SettleRivalry(message)) return;
   Message response =
       NewMessage(is_pre_vote ? MessageKind::kPreVoteResponse : MessageKind::kVoteResponse, message.from);
@@ -126,6 +133,7 @@ void Raft::Impl::HandleVoteRequest(const Message& message) {
     vote_ = message.from;
     ResetElectionTimer();
   }
+  if (mutant::Is(mutant::kVoteBeforeDurable)) return Send(std::move(response));
   SendDurable(std::move(response), false);
 }
 
@@ -182,7 +190,7 @@ void Raft::Impl::TickFollower() {
 void Raft::Impl::TickLeader() {
   if (election_elapsed_ >= options_.election_ticks) {
     election_elapsed_ = 0;
-    if (!QuorumActive()) return BecomeFollower(term_, 0);
+    if (!QuorumActive() && !mutant::Is(mutant::kQuorumNotChecked)) return BecomeFollower(term_, 0);
   }
   if (transferee_ != 0 && ++transfer_elapsed_ >= options_.election_ticks) transferee_ = 0;
   if (heartbeat_elapsed_ >= options_.heartbeat_ticks) {

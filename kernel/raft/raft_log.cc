@@ -5,6 +5,7 @@
 #include <iterator>
 
 #include "kernel/base/check.h"
+#include "kernel/base/mutant.h"
 
 namespace keyway::raft {
 
@@ -91,8 +92,9 @@ void RaftLog::TruncateFrom(uint64_t index) {
   entries_.erase(entries_.begin() + static_cast<ptrdiff_t>(index - cached_first_), entries_.end());
   while (!runs_.empty() && runs_.back().first >= index) runs_.pop_back();
   while (!configurations_.empty() && configurations_.back() >= index) configurations_.pop_back();
-  durable_ = std::min(durable_, index - 1);
+  if (!mutant::Is(mutant::kDurableNotCut)) durable_ = std::min(durable_, index - 1);
   untaken_ = std::min(untaken_, index);
+  if (mutant::Is(mutant::kStaleWriteCounts)) return;
   for (Write& write : writes_) write.last = std::min(write.last, index - 1);
 }
 

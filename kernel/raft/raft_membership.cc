@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "kernel/base/check.h"
+#include "kernel/base/mutant.h"
 #include "kernel/raft/raft_impl.h"
 
 namespace keyway::raft {
@@ -87,7 +88,7 @@ bool Raft::Impl::InstallSnapshot(uint64_t index, uint64_t term, const Configurat
     acknowledge_pending_ = false;
   }
   CheckPromise();
-  ApplyConfiguration(configuration);
+  if (!mutant::Is(mutant::kSnapshotKeepsMembers)) ApplyConfiguration(configuration);
   return !keep;
 }
 
@@ -97,7 +98,8 @@ void Raft::Impl::OnSnapshotSent(NodeId peer_id, uint64_t index) {
   if (peer == nullptr) return;
   if (index > log_.commit_index()) index = 0;  // Not a snapshot of ours.
   if (index > 0) peer->OnMatch(index);
-  if (peer->state == ProgressState::kSnapshot) {
+  const bool is_forgotten = index == 0 && mutant::Is(mutant::kSnapshotFailureForgotten);
+  if (peer->state == ProgressState::kSnapshot && !is_forgotten) {
     peer->BecomeProbe();
     if (index == 0) {
       // After the next answer to a heartbeat, ask anew where the peer is: it may have more than a

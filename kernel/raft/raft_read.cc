@@ -47,7 +47,9 @@ void Raft::Impl::HandleReadIndex(const Message& message) {
 
 // Before an entry of this term is committed the commit index may be behind (dissertation 6.4, step 1).
 bool Raft::Impl::CanStartReadRound() const {
-  return reads_not_started_ > 0 && committed_in_term() && read_round_ - confirmed_round_ < kRoundsInflightMax;
+  const bool may_serve =
+      committed_in_term() || (mutant::Is(mutant::kReadBeforeCommit) && role_ == Role::kLeader);
+  return reads_not_started_ > 0 && may_serve && read_round_ - confirmed_round_ < kRoundsInflightMax;
 }
 
 void Raft::Impl::StartReadRound() {
@@ -64,7 +66,7 @@ void Raft::Impl::StartReadRound() {
 void Raft::Impl::ConfirmReads() {
   KW_CHECK(role_ == Role::kLeader);
   VoterValues rounds;
-  if (mutant::Is(mutant::kStaleRead)) rounds.assign(configuration_.voters.size(), read_round_);
+  if (mutant::Is(mutant::kStaleRead)) rounds.assign(configuration_.voters.size() + 1, read_round_);
   if (IsVoter()) rounds.push_back(read_round_);
   for (const Progress& peer : peers_) {
     if (!peer.is_learner) rounds.push_back(peer.read_round);

@@ -9,6 +9,7 @@
 #include <utility>
 
 #include "kernel/base/check.h"
+#include "kernel/base/mutant.h"
 #include "kernel/raft/raft_impl.h"
 
 namespace keyway::raft {
@@ -55,6 +56,7 @@ void Raft::Impl::HandleAppend(Message message) {
     response.log_term = hint_term;
     return SendDurable(std::move(response), false);
   }
+  if (mutant::Is(mutant::kAppendCutsTail)) log_.TruncateFrom(last_new + 1);
   for (; at < message.entries.size(); ++at) {
     Entry& entry = message.entries[at];
     if (log_.Matches(entry.index, entry.term)) continue;
@@ -102,7 +104,7 @@ void Raft::Impl::HandleAppendResponse(const Message& message) {
       if (grew && peer->match + 1 >= log_.first_index()) peer->BecomeReplicate();
       break;
     case ProgressState::kReplicate:
-      peer->inflights.FreeTo(message.index);
+      if (!mutant::Is(mutant::kWindowNeverFreed)) peer->inflights.FreeTo(message.index);
       break;
   }
   send_pending_ = true;
@@ -132,11 +134,11 @@ void Raft::Impl::HandleHeartbeatResponse(const Message& message) {
   Progress* peer = FindPeer(message.from);
   if (peer == nullptr) return;
   peer->recently_active = true;
-  peer->paused = false;
+  peer->paused = peer->paused && mutant::Is(mutant::kProbeStaysPaused);
   if (peer->match < log_.last_index()) peer->probe_now = true;
   send_pending_ = true;
   if (message.context > peer->read_round && message.context <= read_round_) {
-    peer->read_round = message.context;
+    peer->read_round = mutant::Is(mutant::kAnyAnswerConfirms) ? read_round_ : message.context;
     ConfirmReads();
   }
   MaybeTimeoutNow(*peer);
@@ -152,7 +154,8 @@ void Raft::Impl::MaybeCommit() {
   }
   KW_CHECK(matches.size() == configuration_.voters.size());
   const uint64_t index = QuorumValue(std::move(matches));
-  if (index >= term_start_index_ && log_.CommitTo(index)) send_pending_ = true;
+  if (index < term_start_index_ && !mutant::Is(mutant::kOldTermCommitted)) return;
+  if (log_.CommitTo(index)) send_pending_ = true;
 }
 
 // ---- leader: sending ----
@@ -161,6 +164,7 @@ void Raft::Impl::BroadcastHeartbeat() {
   for (Progress& peer : peers_) {
     Message heartbeat = NewMessage(MessageKind::kHeartbeat, peer.id);
     heartbeat.commit = std::min(peer.match, log_.commit_index());
+    if (mutant::Is(mutant::kHeartbeatCommits)) heartbeat.commit = log_.commit_index();
     heartbeat.context = read_round_;
     Send(std::move(heartbeat));
   }

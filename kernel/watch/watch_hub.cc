@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "kernel/base/check.h"
+#include "kernel/base/mutant.h"
 #include "kernel/base/outcome.h"
 #include "kernel/watch/slice.h"
 
@@ -134,7 +135,7 @@ void WatchHub::Impl::Credit(uint64_t id, uint64_t bytes) {
   Watch* watch = registry_.Find(id);
   if (watch == nullptr) return;
   watch->credit = AddCredit(watch->credit, bytes);
-  registry_.UpdateReady(watch);
+  if (!mutant::Is(mutant::kCreditForgotten)) registry_.UpdateReady(watch);
 }
 
 void WatchHub::Impl::Close(uint64_t id) {
@@ -159,7 +160,8 @@ void WatchHub::Impl::Progress(const kw_watch_sink* sink, const uint64_t* ids, si
     Watch* watch = registry_.Find(ids[i]);
     if (watch == nullptr) continue;
     // A future start: nothing may be said about revisions before it.
-    if (watch->lagging || watch->next_revision > revision_ + 1) return;
+    if (watch->lagging && !mutant::Is(mutant::kProgressAhead)) return;
+    if (watch->next_revision > revision_ + 1 && !mutant::Is(mutant::kFutureProgress)) return;
     known = watch;
   }
   if (known == nullptr) return;
@@ -186,7 +188,8 @@ void WatchHub::Impl::Publish(const std::vector<mvcc::Change>& changes) {
     matcher_.StartGroup(group);
     for (size_t i = 0; i < group->synced.size();) {
       Watch* watch = group->synced[i];
-      int64_t stop = watch->next_revision > revision_ ? 0 : Emit(watch, matcher_.ListFor(watch->flags));
+      const bool is_future = watch->next_revision > revision_ && !mutant::Is(mutant::kFutureWatchGetsOld);
+      int64_t stop = is_future ? 0 : Emit(watch, matcher_.ListFor(watch->flags));
       if (stop == 0) {
         ++i;
         continue;
@@ -204,7 +207,8 @@ int64_t WatchHub::Impl::Emit(Watch* watch, const EventList& list) {
   const kw_event* const* end = list.events + list.count;
   const kw_event* const* stop = end;
   uint64_t cost = list.cost;
-  if (begin != end && (*begin)->mod_revision < watch->next_revision) {
+  const bool is_old = begin != end && (*begin)->mod_revision < watch->next_revision;
+  if (is_old && !mutant::Is(mutant::kFutureWatchGetsOld)) {
     begin = std::partition_point(
         begin, end, [watch](const kw_event* event) { return event->mod_revision < watch->next_revision; });
     cost = 0;
@@ -227,12 +231,14 @@ int64_t WatchHub::Impl::Emit(Watch* watch, const EventList& list) {
   batch->credit_bytes = cost;
   watch->credit -= static_cast<int64_t>(cost);
   events_ += batch->event_count;
+  if (mutant::Is(mutant::kSlowWatchLoses)) return stop_revision;
   return stop == end ? stop_revision : (*stop)->mod_revision;
 }
 
 void WatchHub::Impl::OnCompacted(int64_t compact_revision) { CancelCompacted(compact_revision); }
 
 void WatchHub::Impl::CancelCompacted(int64_t compact_revision) {
+  if (mutant::Is(mutant::kCompactedWatchStays)) return;
   std::vector<Watch*> gone;
   // What is still in memory can be delivered although it was compacted in the engine.
   int64_t lost_before = std::min(compact_revision, source_->recent_from());
@@ -248,6 +254,8 @@ void WatchHub::Impl::OnRestored(int64_t revision) {
   int64_t before = std::exchange(revision_, revision);
   for (Watch* watch : registry_.All()) {
     if (watch->lagging) continue;
+    if (mutant::Is(mutant::kSkipInSnapshot)) continue;
+    if (mutant::Is(mutant::kReplayAfterSnapshot)) before = watch->next_revision - 1;
     watch->next_revision = std::max(watch->next_revision, before + 1);
     if (watch->next_revision <= revision_) registry_.SetLagging(watch, true);
   }
@@ -300,7 +308,8 @@ Slice WatchHub::Impl::RecentSlice(int64_t from, size_t changes_max) const {
   slice.reached = revision_;
   for (; at != recent.end() && at->revision.main <= revision_; ++at) {
     bool is_new_revision = !slice.owned.empty() && slice.owned.back().revision.main != at->revision.main;
-    if (is_new_revision && slice.owned.size() >= changes_max) {
+    const bool is_cut = is_new_revision || mutant::Is(mutant::kSliceSplitsRevision);
+    if (is_cut && slice.owned.size() >= changes_max) {
       slice.reached = slice.owned.back().revision.main;
       break;
     }

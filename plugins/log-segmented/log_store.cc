@@ -6,6 +6,7 @@
 #include <cstring>
 
 #include "keyway/crc32c.h"
+#include "mutant.h"
 
 namespace keyway::log_segmented {
 namespace {
@@ -160,7 +161,8 @@ int32_t LogStore::Append(std::span<const kw_log_entry> entries, const kw_hard_st
     pending_.spans.Append(flush.segment->header.number, entry.index);
     pending_.last = entry.index;
   }
-  if (maybe_hard_state != nullptr) pending_.hard_state = *maybe_hard_state;
+  const bool is_lost = mutant::Is(mutant::kVoteAloneLost) && entries.empty();
+  if (maybe_hard_state != nullptr && !is_lost) pending_.hard_state = *maybe_hard_state;
   Submit(flush, completion);
   return KW_PENDING;
 }
@@ -379,6 +381,7 @@ void LogStore::WriteFlush(Flush& flush) {
   if (status.ok()) {
     const uint64_t before_ns = clock_.MonoNs();
     status = file.Sync();
+    if (mutant::Is(mutant::kSyncRetried) && !status.ok()) status = file.Sync();
     fsync_seconds_.ObserveNs(clock_.MonoNs() - before_ns);
   }
   if (!status.ok()) {

@@ -3,6 +3,7 @@
 
 #include <algorithm>
 
+#include "mutant.h"
 #include "segment_pool.h"
 
 namespace keyway::log_segmented {
@@ -212,6 +213,8 @@ class Recovery {
   // Tells a torn flush from a damaged one: a later flush proves that this one had been whole.
   Status CheckTail() {
     const uint64_t torn_sequence = out_.chain.sequence + 1;
+    if (mutant::Is(mutant::kTornTailRefused) && last_.stray_sequence_max != 0) return Damage("", 0, "torn");
+    if (mutant::Is(mutant::kDamageIsTail)) return {};
     if (last_.stray_sequence_max > torn_sequence) {
       return Damage(segments_[end_ - 1]->name(), last_.end_offset, Later(last_.stray_sequence_max));
     }
@@ -258,6 +261,7 @@ class Recovery {
     size_t count = 0;
     if (Status status = segment.file->Read(0, bytes_, &count); !status.ok()) return status;
     uint64_t begin = last_.flush_count > 0 ? last_.last_flush_offset : last_.end_offset;
+    if (mutant::Is(mutant::kTailBelieved)) return {};
     uint64_t end = std::max(last_.end_offset, last_.stray_end);
     if (count < bytes_.size()) end = bytes_.size();
     std::fill(bytes_.begin() + static_cast<ptrdiff_t>(last_.end_offset),

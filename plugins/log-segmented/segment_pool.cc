@@ -5,6 +5,8 @@
 #include <atomic>
 #include <random>
 
+#include "mutant.h"
+
 namespace keyway::log_segmented {
 namespace {
 
@@ -31,7 +33,7 @@ Status Finish(FileSystem& file_system, const std::string& directory, Segment& se
   const std::string from = directory + "/" + kSpareName;
   const std::string to = directory + "/" + segment.name();
   if (Status status = file_system.Rename(from, to); !status.ok()) return status;
-  return file_system.SyncDirectory(directory);
+  return mutant::Is(mutant::kNameUnsynced) ? Status() : file_system.SyncDirectory(directory);
 }
 
 }  // namespace

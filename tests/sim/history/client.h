@@ -44,10 +44,12 @@ struct WorkloadOptions {
   uint32_t keys = 24;
   uint32_t value_bytes_max = 64;
   uint64_t operations_max = UINT64_MAX;  // Then clients fall silent.
+  int64_t beat_ns = 0;                   // Operations begin at multiples of it: many at the same time.
   int64_t think_ns_max = 20'000'000;     // Between two operations of a client, uniform from 0.
   uint32_t put = 30, remove = 8, range = 25, txn = 12, compact = 1;
   uint32_t lease_grant = 2, lease_revoke = 1, lease_keep_alive = 4, lease_time_to_live = 2;
   uint32_t lease_put_percent = 20;        // Of puts, with a lease.
+  uint32_t reader_percent = 0;            // Of clients: they do nothing but read.
   uint32_t serializable_percent = 10;     // Of ranges.
   uint32_t deadline_percent = 5;          // Of operations, with a deadline of their own.
   uint32_t retry_elsewhere_percent = 30;  // After an unknown outcome: the client goes to another node.

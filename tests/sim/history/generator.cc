@@ -24,7 +24,8 @@ WorkloadOptions WorkloadOptions::Draw(uint64_t seed) {
   options.value_bytes_max =
       static_cast<uint32_t>(random.Percent(20) ? random.Between(500, 4000) : random.Between(0, 100));
   options.think_ns_max =
-      random.Percent(10) ? random.Between(1'000'000, 20'000'000) : random.Between(20'000'000, 250'000'000);
+      random.Percent(10) ? random.Between(1'000'000, 20'000'000) : random.Between(20'000'000, 230'000'000);
+  if (random.Percent(25)) options.beat_ns = random.Between(5'000'000, 100'000'000);
   auto weight = [&](uint32_t usual) {
     if (random.Percent(15)) return 0u;
     return std::max(1u, static_cast<uint32_t>(random.Between(usual / 3, usual * 2)));
@@ -39,10 +40,11 @@ WorkloadOptions WorkloadOptions::Draw(uint64_t seed) {
   options.lease_keep_alive = weight(6);
   options.lease_time_to_live = weight(2);
   options.lease_put_percent = static_cast<uint32_t>(random.Between(0, 50));
+  options.reader_percent = static_cast<uint32_t>(random.Percent(50) ? 0 : random.Between(10, 60));
   options.serializable_percent = static_cast<uint32_t>(random.Between(0, 40));
   options.deadline_percent = static_cast<uint32_t>(random.Between(0, 10));
   options.retry_elsewhere_percent = static_cast<uint32_t>(random.Between(10, 100));
-  options.lease_ttl_s_max = random.Between(2, 60);
+  options.lease_ttl_s_max = random.Percent(40) ? random.Between(1, 4) : random.Between(2, 60);
   options.watches = static_cast<uint32_t>(random.Between(0, 12));
   options.slow_watch_percent = static_cast<uint32_t>(random.Between(0, 60));
   options.watch_life_ns_max = random.Between(200'000'000, 10'000'000'000);
@@ -87,7 +89,8 @@ Kind Generator::DrawKind() {
 Request Generator::Next(uint64_t client, uint64_t operation_id) {
   values_ = 0;
   Request request;
-  request.kind = DrawKind();
+  const bool is_reader = (client - 1) * 100 < uint64_t{options_.reader_percent} * options_.clients;
+  request.kind = is_reader ? Kind::kRange : DrawKind();
   switch (request.kind) {
     case Kind::kPut:
       request.txn.then_ops.push_back(Put(client, operation_id));
@@ -161,6 +164,8 @@ int64_t Generator::Bound() {
 
 int64_t Generator::Lease() {
   if (leases_.empty() || random_.Percent(5)) return random_.Between(1, next_lease_);
+  // One that may be about to end, since few renew it any more.
+  if (random_.Percent(15)) return next_lease_ - random_.Between(1, 40);
   return leases_[random_.Below(leases_.size())];
 }
 
@@ -295,6 +300,9 @@ void Generator::DrawWatch(Watch* watch) {
     case 3:
       watch->start_revision = random_.Percent(20) ? -1 : 1;
       break;
+    case 4:  // The first one that may still be watched.
+      watch->start_revision = std::max<int64_t>(1, compacted_revision_);
+      break;
     default:
       watch->start_revision = std::max<int64_t>(1, last_revision_ - random_.Between(0, 100));
   }
@@ -304,6 +312,10 @@ void Generator::OnOperation(const Operation& operation) {
   const int64_t lease = operation.request.lease;
   if (operation.outcome == Outcome::kOk) OnRevision(operation.response.revision);
   switch (operation.request.kind) {
+    case Kind::kCompact:
+      if (operation.outcome != Outcome::kOk) return;
+      compacted_revision_ = std::max(compacted_revision_, operation.request.revision);
+      return;
     case Kind::kLeaseGrant:
       if (operation.outcome != Outcome::kOk) return;
       leases_.push_back(lease);

@@ -50,8 +50,9 @@ class Generator {
   const WorkloadOptions options_;
   HistoryRandom random_;
   int64_t last_revision_ = 1;
-  int64_t covered_revision_ = 1;  // Compactions go no further: an observer has seen all before.
-  uint64_t values_ = 0;           // Of the operation that is being drawn.
+  int64_t covered_revision_ = 1;    // Compactions go no further: an observer has seen all before.
+  int64_t compacted_revision_ = 0;  // Of the last compaction that was acknowledged.
+  uint64_t values_ = 0;             // Of the operation that is being drawn.
   int64_t next_lease_ = 1000;
   std::deque<int64_t> leases_;  // The last few that were granted, some of them gone by now.
 };

@@ -53,6 +53,10 @@ class LeaseChecker {
     bool for_good = true;  // Else a new leader may revive it.
   };
 
+  struct Asked {
+    int64_t call_ns = -1, return_ns = -1;
+  };
+
   const Operation& at(size_t index) const { return history_.operations[index]; }
 
   void Collect() {
@@ -104,7 +108,7 @@ class LeaseChecker {
   // The latest call of a linearizable operation that was answered with this revision or an earlier one:
   // then the next revision was not there yet.
   void FindLastCalls() {
-    last_calls_.assign(order_.revisions.size() + 2, -1);
+    last_calls_.assign(order_.revisions.size() + 2, Asked());
     for (const Operation& operation : history_.operations) {
       const int64_t revision = operation.response.revision;
       if (operation.outcome != Outcome::kOk || operation.request.serializable || revision < 1 ||
@@ -112,11 +116,11 @@ class LeaseChecker {
           operation.request.kind == Kind::kLeaseTimeToLive) {
         continue;
       }
-      int64_t& call = last_calls_[static_cast<size_t>(revision - 1)];
-      call = std::max(call, operation.call_ns);
+      Asked& last = last_calls_[static_cast<size_t>(revision - 1)];
+      if (operation.call_ns > last.call_ns) last = {operation.call_ns, operation.return_ns};
     }
     for (size_t i = 1; i < last_calls_.size(); ++i) {
-      last_calls_[i] = std::max(last_calls_[i], last_calls_[i - 1]);
+      if (last_calls_[i - 1].call_ns > last_calls_[i].call_ns) last_calls_[i] = last_calls_[i - 1];
     }
   }
 
@@ -217,8 +221,9 @@ class LeaseChecker {
     for (size_t index : story.revokes) check(index, true);
   }
 
-  // The last time before `time_ns` from which the lease may count its TTL.
-  int64_t LastStartNs(const LeaseStory& story, int64_t time_ns) const {
+  // The last time before `time_ns` from which the lease may count its TTL. What disturbed the cluster before
+  // `answered_ns` counts: there may have been nobody to end it until then.
+  int64_t LastStartNs(const LeaseStory& story, int64_t time_ns, int64_t answered_ns) const {
     int64_t start_ns = 0;
     for (const std::vector<size_t>* list : {&story.grants, &story.renewals}) {
       for (size_t index : *list) {
@@ -231,7 +236,7 @@ class LeaseChecker {
       }
     }
     const std::vector<int64_t>& times = bounds_.disturbances_ns;
-    auto after = std::upper_bound(times.begin(), times.end(), time_ns);
+    auto after = std::upper_bound(times.begin(), times.end(), answered_ns);
     if (after != times.begin()) start_ns = std::max(start_ns, *std::prev(after));
     return start_ns;
   }
@@ -242,28 +247,29 @@ class LeaseChecker {
       if (at(index).outcome == Outcome::kOk) ttl_s = std::max(ttl_s, at(index).response.lease_ttl_s);
     }
     if (ttl_s == 0) return;
-    auto check = [&](int64_t time_ns, const std::string& what) {
-      const int64_t until_ns = LastStartNs(story, time_ns) + ttl_s * kSecondNs + bounds_.late_ns;
+    auto check = [&](int64_t time_ns, int64_t answered_ns, const std::string& what) {
+      const int64_t until_ns = LastStartNs(story, time_ns, answered_ns) + ttl_s * kSecondNs + bounds_.late_ns;
       if (time_ns <= until_ns || report_.full()) return;
       report_.Add("lease " + std::to_string(lease) + ", TTL " + std::to_string(ttl_s) +
                   " s, was still there at " + std::to_string(time_ns) + " ns (" + what +
                   "), but had to be gone at " + std::to_string(until_ns) + " ns");
     };
     for (size_t index : story.renewals) {
-      if (PromiseNs(at(index)) > 0) check(at(index).call_ns, Describe(at(index)));
+      if (PromiseNs(at(index)) > 0) check(at(index).call_ns, at(index).return_ns, Describe(at(index)));
     }
     for (size_t index : story.queries) {
       if (at(index).outcome == Outcome::kOk && at(index).response.lease_ttl_s >= 0) {
-        check(at(index).call_ns, Describe(at(index)));
+        check(at(index).call_ns, at(index).return_ns, Describe(at(index)));
       }
     }
     if (story.end_revision != 0) {
       if (!story.expired) return;
-      const int64_t call_ns = last_calls_[static_cast<size_t>(story.end_revision - 2)];
-      check(call_ns,
+      const Asked& last = last_calls_[static_cast<size_t>(story.end_revision - 2)];
+      check(last.call_ns, last.return_ns,
             "its keys, deleted at revision " + std::to_string(story.end_revision) + ", were not deleted yet");
     } else if (HoldsKeys(lease)) {
-      check(last_calls_.back(), "it still has keys at the last revision");
+      check(last_calls_.back().call_ns, last_calls_.back().return_ns,
+            "it still has keys at the last revision");
     }
   }
 
@@ -281,7 +287,7 @@ class LeaseChecker {
   const LeaseBounds& bounds_;
   Report report_{"lease"};
   std::map<int64_t, LeaseStory> stories_;
-  std::vector<int64_t> last_calls_;  // Of revision r at r - 1.
+  std::vector<Asked> last_calls_;  // Of revision r at r - 1.
   std::map<int64_t, size_t> holders_;
   bool holders_known_ = false;
 };

@@ -105,7 +105,9 @@ class Workload::Impl {
   void Think(Client* client, int64_t least_ns = 0) {
     client->idle = false;
     const int64_t think_ns = least_ns + generator_.random().Between(1, options_.think_ns_max);
-    world_->CallAt(world_->now_ns() + think_ns, [this, client, thought = ++client->thoughts] {
+    int64_t begin_ns = world_->now_ns() + think_ns;
+    if (options_.beat_ns != 0) begin_ns += options_.beat_ns - begin_ns % options_.beat_ns;
+    world_->CallAt(begin_ns, [this, client, thought = ++client->thoughts] {
       if (thought == client->thoughts && client->pending == nullptr) Begin(client);
     });
   }

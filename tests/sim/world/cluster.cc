@@ -3,6 +3,8 @@
 
 #include <algorithm>
 
+#include "kernel/core/peer_wire.h"
+#include "kernel/raft/wire.h"
 #include "tests/sim/world/cluster_internal.h"
 
 namespace keyway::sim {
@@ -25,15 +27,31 @@ Cluster::Cluster(uint64_t seed, const Swarm& swarm, bool trace_text)
   hooks.entry = [this](size_t slot, uint64_t index, uint64_t term, uint64_t before, uint32_t crc) {
     raft_checker_.OnEntry(slot, index, term, before, crc);
   };
+  hooks.configuration = [this](size_t slot, uint64_t index, uint64_t term) {
+    if (nodes_[slot]->core() != nullptr)
+      raft_checker_.OnConfiguration(slot, *nodes_[slot]->core(), index, term);
+  };
+  network_.on_send = [this](size_t slot, const kw_frame& frame) { OnSend(slot, frame); };
+  network_.paused_until_ns = [this](size_t slot) { return nodes_[slot]->paused_until_ns(); };
+  hooks.loss = [this](size_t slot, uint64_t base_index) {
+    Fail("node " + std::to_string(slot + 1) + " drops acknowledged entries behind " +
+         std::to_string(base_index) + ", which it has");
+  };
   hooks.died = [this](size_t slot) { OnDied(slot); };
   log_of_ = [this](uint64_t member) { return LogOf(member); };
   machines_.resize(slots);
+  stalls_.resize(slots);
   for (size_t slot = 0; slot < slots; ++slot) {
     const bool fleeting = swarm.mixed_engines && slot % 2 == 1;
     nodes_.push_back(std::make_unique<SimNode>(
         slot, services, hooks, fleeting ? SimStore::Engine::kFleeting : SimStore::Engine::kPinned,
         swarm.segment_bytes, random_.Next()));
     nodes_.back()->timing = swarm.timing;
+    nodes_.back()->store().on_applied = [this, slot](std::string_view bytes, bool is_log_old) {
+      const std::optional<core::Applied> applied = core::DecodeApplied(bytes);
+      if (!applied.has_value()) return;
+      raft_checker_.OnStored(slot, *applied, is_log_old ? nullptr : &nodes_[slot]->log_record().acknowledged);
+    };
   }
   network_.faults = swarm.links;
   for (size_t slot = 0; slot < swarm.voters; ++slot) {
@@ -83,6 +101,13 @@ bool Cluster::StartAlone(size_t slot) {
   config.cache_bytes = swarm_.cache_bytes;
   config.log_entries_kept = swarm_.log_entries_kept;
   config.digest_interval_ms = swarm_.digest_interval_ms;
+  config.log_entries_per_truncation = swarm_.log_entries_per_truncation;
+  config.snapshot_chunk_bytes = swarm_.snapshot_chunk_bytes;
+  config.inflight_messages_max = swarm_.inflight_messages_max;
+  config.compact_keys_per_turn = swarm_.compact_keys_per_turn;
+  config.watch_changes_per_slice = swarm_.watch_changes_per_slice;
+  config.history_revisions_per_read = swarm_.history_revisions_per_read;
+  config.recent_bytes = swarm_.recent_bytes;
   config.store_name = "the sim store";
   if (chaos_ && random_.Chance(swarm_.crash_in_recovery_ppm)) node.DieAtCall(random_.Between(1, 40));
   raft_checker_.OnStart(slot);
@@ -117,15 +142,72 @@ void Cluster::OnTurned(size_t slot) {
   if (machine.role == Role::kJoining && core->raft() != nullptr && core->raft()->applied_index() > 0) {
     machine.role = Role::kMember;
   }
+  // Beyond the first entry, which every founder has by itself, nothing comes but from the others.
+  if (machine.emptied_log != nullptr && core->raft() != nullptr && core->raft()->applied_index() > 1) {
+    Fail("node " + std::to_string(slot + 1) + " takes part again after its directory was emptied");
+  }
   const uint64_t terms = raft_checker_.terms();
   raft_checker_.OnTurn(slot, *core, log_of_);
   if (raft_checker_.terms() != terms) Disturb();  // A new leader.
   if (!raft_checker_.violation().empty()) Fail(raft_checker_.violation());
+  CheckStall(slot);
+}
+
+// What Raft promises to others must be durable by then.
+void Cluster::OnSend(size_t slot, const kw_frame& frame) {
+  if (frame.lane != KW_LANE_CONTROL || nodes_[slot]->core() == nullptr) return;
+  Reader reader(ToView(frame.head));
+  core::FrameHeader header;
+  if (!core::DecodeFrameHeader(&reader, &header) || header.kind != core::FrameKind::kRaft) return;
+  const std::string_view rest = reader.Raw(reader.remaining());
+  const auto kind = rest.empty() ? raft::MessageKind::kHeartbeat : static_cast<raft::MessageKind>(rest[0]);
+  if (kind != raft::MessageKind::kVoteResponse && kind != raft::MessageKind::kAppendResponse) return;
+  const std::optional<raft::Message> message = raft::DecodeMessage(rest);
+  if (!message.has_value()) return;
+  raft_checker_.OnMessage(slot, *nodes_[slot]->core(), *message, nodes_[slot]->log_record().acknowledged);
+}
+
+// A leader whose disk hangs must hand over, if the others are well (reliability R7).
+void Cluster::CheckStall(size_t slot) {
+  Stall& stall = stalls_[slot];
+  const raft::Raft* raft = nodes_[slot]->core()->raft();
+  const bool is_stalled = raft != nullptr && raft->role() == raft::Role::kLeader &&
+                          raft->durable_index() < raft->last_index() &&
+                          raft->configuration().voters.size() > 1;
+  const uint64_t now = scheduler_.now_ns();
+  const uint64_t durable = is_stalled ? raft->durable_index() : 0;
+  const int64_t disturbed_ns = disturbances_ns_.empty() ? 0 : disturbances_ns_.back();
+  if (!is_stalled || durable != stall.durable || disturbed_ns > static_cast<int64_t>(stall.since_ns) ||
+      !IsCalmBut(slot)) {
+    stall = {durable, now};
+    return;
+  }
+  const uint64_t election_ns = swarm_.election_ticks * swarm_.tick_ms * kMillisecond;
+  if (now < stall.since_ns + 5 * election_ns) return;
+  Fail("node " + std::to_string(slot + 1) + " leads although its disk hangs since " +
+       std::to_string((now - stall.since_ns) / kMillisecond) + " ms");
+}
+
+// Whether nothing is wrong with the network and the other members.
+bool Cluster::IsCalmBut(size_t slot) const {
+  if (!network_.IsWhole()) return false;
+  for (size_t other = 0; other < nodes_.size(); ++other) {
+    const SimNode& node = *nodes_[other];
+    if (node.clock_rate_ppm() != 1'000'000 || node.is_paused()) return false;
+    if (other == slot || machines_[other].role == Role::kSpare) continue;
+    if (machines_[other].role != Role::kMember || !IsUp(other)) return false;
+    if (node.slow_factor != 1 ||
+        std::max(node.disks_hang_until_ns, node.log_hangs_until_ns) > scheduler_.now_ns())
+      return false;
+  }
+  return true;
 }
 
 const LogShadow* Cluster::LogOf(uint64_t member) const {
   for (size_t slot = 0; slot < nodes_.size(); ++slot) {
     if (machines_[slot].member_id == member && machines_[slot].role != Role::kSpare) {
+      // What was acknowledged before counts: others may rely on it.
+      if (machines_[slot].emptied_log != nullptr) return machines_[slot].emptied_log.get();
       return &nodes_[slot]->log_record().acknowledged;
     }
   }
@@ -161,7 +243,7 @@ void Cluster::Explain(size_t slot) {
     // What it says must name what is wrong; then it is for the operator to replace it.
     const bool named = says("damage") || says("corrupt") || says("digest") || says("not what was written") ||
                        says("is missing") || says("checksum") || says("under another name") ||
-                       says("cannot be decoded") || says("impossible");
+                       says("cannot be decoded") || says("impossible") || says("another data directory");
     if (named) {
       machine.role = Role::kGone;
       return;
@@ -208,6 +290,10 @@ void Cluster::Settle() {
   chaos_ = false;
   settling_ = true;
   EndFaults();
+  // Members that are replaced meanwhile would change what a quorum is.
+  const bool is_steady = swarm_.member_ns == 0 && swarm_.damage_ns == 0;
+  if (swarm_.heal_links_late && is_steady && failure_.empty()) CutAllButAQuorum();
+  if (!failure_.empty()) return;
   clients_->BeginSettle();
   const uint64_t deadline = scheduler_.now_ns() + swarm_.settle_ns;
   bool done = false;
@@ -226,13 +312,20 @@ void Cluster::Settle() {
 bool Cluster::IsTogether(std::string* why) const {
   uint64_t commit = 0;
   size_t leaders = 0;
+  uint64_t uncommitted = 0;
   for (size_t slot = 0; slot < nodes_.size(); ++slot) {
     if (!nodes_[slot]->is_running() || nodes_[slot]->core()->raft() == nullptr) continue;
     commit = std::max(commit, nodes_[slot]->core()->raft()->commit_index());
-    if (nodes_[slot]->core()->raft()->role() == raft::Role::kLeader) ++leaders;
+    if (nodes_[slot]->core()->raft()->role() != raft::Role::kLeader) continue;
+    ++leaders;
+    uncommitted = nodes_[slot]->core()->raft()->last_index() - nodes_[slot]->core()->raft()->commit_index();
   }
   if (leaders != 1) {
     *why = std::to_string(leaders) + " leaders";
+    return false;
+  }
+  if (uncommitted != 0) {
+    *why = std::to_string(uncommitted) + " entries are not committed";
     return false;
   }
   for (size_t slot = 0; slot < nodes_.size(); ++slot) {

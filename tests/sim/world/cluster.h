@@ -91,14 +91,19 @@ class Cluster final : public World {
   struct Machine {
     Role role = Role::kSpare;
     uint64_t member_id = 0;
-    bool is_founder = false;      // Of the first configuration, with its first data.
-    bool is_damaged = false;      // At rest, by us.
-    bool is_leaving = false;      // The operator wants it out.
-    bool may_be_removed = false;  // It has asked for that.
+    bool is_founder = false;                       // Of the first configuration, with its first data.
+    bool is_damaged = false;                       // At rest, by us.
+    std::shared_ptr<const LogShadow> emptied_log;  // What it had acknowledged when we emptied its directory.
+    bool is_leaving = false;                       // The operator wants it out.
+    bool may_be_removed = false;                   // It has asked for that.
     int removal_tries = 0;
     int joining_tries = 0;
     bool stays_down = false;  // In the end.
     bool restart_planned = false;
+  };
+  // Since when a leader's log has not become durable any further.
+  struct Stall {
+    uint64_t durable = 0, since_ns = 0;
   };
   struct ClientCall;
   struct Sink;
@@ -113,6 +118,9 @@ class Cluster final : public World {
   void Retire(size_t slot);
   void Disturb();
   void Settle();
+  void OnSend(size_t slot, const kw_frame& frame);
+  void CheckStall(size_t slot);
+  bool IsCalmBut(size_t slot) const;
   const LogShadow* LogOf(uint64_t member) const;
   // ---- cluster_clients.cc ----
   void DropDeliveries(size_t slot);
@@ -126,10 +134,13 @@ class Cluster final : public World {
   void DiskError();
   void SlowDisk();
   void Damage();
+  std::string EmptyDirectory(size_t slot);
   void EndFaults();
+  void CutAllButAQuorum();
   // ---- cluster_operator.cc ----
   struct MemberCall;
   void Operate();
+  void TakeStep(const Membership& membership);
   void Ask(uint16_t kind, uint64_t id, size_t slot, bool is_learner,
            std::function<void(int32_t code, uint64_t new_id)> done);
   const Membership* KnownMembership() const;
@@ -145,6 +156,7 @@ class Cluster final : public World {
   RaftChecker raft_checker_;
   std::vector<std::unique_ptr<SimNode>> nodes_;
   std::vector<Machine> machines_;
+  std::vector<Stall> stalls_;
   std::function<const LogShadow*(uint64_t)> log_of_;
   Clients* clients_ = nullptr;
   bool chaos_ = false;  // Faults may happen.

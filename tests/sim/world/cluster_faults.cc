@@ -7,6 +7,14 @@
 #include "tests/sim/world/cluster_internal.h"
 
 namespace keyway::sim {
+namespace {
+
+bool Leads(const SimNode& node) {
+  const core::Core* core = node.core();
+  return core != nullptr && core->raft() != nullptr && core->raft()->role() == raft::Role::kLeader;
+}
+
+}  // namespace
 
 void Cluster::Every(uint64_t mean_ns, std::function<void()> fault) {
   if (mean_ns == 0) return;
@@ -41,7 +49,12 @@ void Cluster::PlanFaults() {
   });
   Every(swarm_.crash_at_call_ns, [this] {
     size_t slot = 0;
-    if (RandomRunning(&slot)) nodes_[slot]->DieAtCall(random_.Between(1, random_.Coin() ? 10 : 200));
+    if (!RandomRunning(&slot)) return;
+    if (random_.Coin()) {
+      nodes_[slot]->DieAtCall(random_.Between(1, random_.Coin() ? 10 : 200));
+    } else {  // What is called rarely would else hardly ever be it.
+      nodes_[slot]->DieAtCallOf(static_cast<Call>(random_.Below(kCallCount)), random_.Between(1, 3));
+    }
   });
   Every(swarm_.crash_all_ns, [this, crash] {
     ++faults_;
@@ -117,11 +130,7 @@ void Cluster::Partition() {
     case 0: {  // One alone; the leader, often.
       size_t alone = random_.Below(count);
       for (size_t slot = 0; slot < count; ++slot) {
-        const core::Core* core = nodes_[slot]->core();
-        if (core != nullptr && core->raft() != nullptr && core->raft()->role() == raft::Role::kLeader &&
-            random_.Coin()) {
-          alone = slot;
-        }
+        if (Leads(*nodes_[slot]) && random_.Coin()) alone = slot;
       }
       const bool in = !one_way || random_.Coin(), out = !one_way || !in;
       for (size_t other = 0; other < count; ++other) {
@@ -220,14 +229,22 @@ void Cluster::DiskError() {
 }
 
 void Cluster::SlowDisk() {
-  const size_t slot = random_.Below(nodes_.size());
+  size_t slot = random_.Below(nodes_.size());
+  for (size_t other = 0; other < nodes_.size(); ++other) {
+    if (Leads(*nodes_[other]) && random_.Coin()) slot = other;
+  }
   ++faults_;
   Disturb();
-  const uint64_t end_ns = random_.Between(200, 8000) * kMillisecond;
-  if (random_.Coin()) {
-    nodes_[slot]->disks_hang_until_ns = scheduler_.now_ns() + end_ns;
-  } else {
-    nodes_[slot]->slow_factor = random_.Between(5, 100);
+  const uint64_t end_ns = random_.Between(200, random_.Coin() ? 3000 : 12000) * kMillisecond;
+  switch (random_.Below(3)) {
+    case 0:
+      nodes_[slot]->disks_hang_until_ns = scheduler_.now_ns() + end_ns;
+      break;
+    case 1:
+      nodes_[slot]->log_hangs_until_ns = scheduler_.now_ns() + end_ns;
+      break;
+    default:
+      nodes_[slot]->slow_factor = random_.Between(5, 100);
   }
   scheduler_.After(end_ns, [this, slot] {
     nodes_[slot]->slow_factor = 1;
@@ -252,7 +269,18 @@ void Cluster::Damage() {
   const size_t slot = random_.Below(nodes_.size());
   if (others_change || machines_[slot].role != Role::kMember) return;
   if (!machines_[slot].is_damaged && damaged >= (swarm_.voters - 1) / 2) return;
-  const std::string what = random_.Coin() ? nodes_[slot]->disk().Corrupt() : nodes_[slot]->store().Corrupt();
+  std::string what;
+  const Member* member = membership->Find(machines_[slot].member_id);
+  const bool is_known = member != nullptr && member->incarnation != 0;
+  if (is_known && random_.Chance(333'000)) {
+    what = EmptyDirectory(slot);
+  } else if (random_.Chance(400'000)) {
+    const Call call = random_.Coin() ? Call::kStoreGet : Call::kStoreCursorNext;
+    nodes_[slot]->store().LieAt(call, random_.Between(1, 30));
+    what = "its engine will give back another value once";
+  } else {
+    what = random_.Coin() ? nodes_[slot]->disk().Corrupt() : nodes_[slot]->store().Corrupt();
+  }
   if (what.empty()) return;
   machines_[slot].is_damaged = true;
   ++faults_;
@@ -260,10 +288,71 @@ void Cluster::Damage() {
   trace_.Note(scheduler_.now_ns(), slot + 1, "damaged: " + what);
 }
 
+// Somebody empties a member's directory and starts it again: it may have voted and acknowledged what it does
+// not know any more, so the others must not listen to it (reliability R4).
+std::string Cluster::EmptyDirectory(size_t slot) {
+  if (nodes_[slot]->is_running()) KillMachine(slot, false);
+  if (machines_[slot].emptied_log == nullptr) {
+    machines_[slot].emptied_log = std::make_shared<const LogShadow>(nodes_[slot]->log_record().acknowledged);
+  }
+  nodes_[slot]->Wipe();
+  PlanRestart(slot, random_.Between(20, 5000) * kMillisecond);
+  return "its directory was emptied";
+}
+
+// Links stay cut, one way or both, but the members of a quorum can all talk to each other: then the cluster
+// must go on (reliability R6). The leader's marks, at least, are entries to commit.
+void Cluster::CutAllButAQuorum() {
+  const Membership* membership = KnownMembership();
+  if (membership == nullptr) return;
+  std::vector<size_t> voters;
+  for (size_t slot = 0; slot < nodes_.size(); ++slot) {
+    const Member* member = membership->Find(machines_[slot].member_id);
+    if (member == nullptr || member->is_learner || machines_[slot].stays_down) continue;
+    if (machines_[slot].role == Role::kMember && !machines_[slot].is_leaving) voters.push_back(slot);
+  }
+  const size_t quorum = membership->Configuration().voters.size() / 2 + 1;
+  if (voters.size() < quorum) return;
+  // The quorum is the first ones of a random order.
+  for (size_t i = voters.size(); i > 1; --i) std::swap(voters[i - 1], voters[random_.Below(i)]);
+  // Often the leader is outside of it, and is heard, but hears nobody.
+  const auto leader =
+      std::find_if(voters.begin(), voters.end(), [this](size_t slot) { return Leads(*nodes_[slot]); });
+  if (leader != voters.end() && quorum < voters.size() && random_.Coin()) {
+    std::swap(*leader, voters.back());
+    for (size_t i = 0; i + 1 < voters.size(); ++i) network_.Block(voters[i], voters.back(), true);
+    voters.pop_back();
+  }
+  const uint32_t cut_ppm = static_cast<uint32_t>(random_.Between(200'000, 1'000'000));
+  for (size_t i = 0; i < voters.size(); ++i) {
+    for (size_t j = 0; j < voters.size(); ++j) {
+      const bool is_needed = i < quorum && j < quorum;
+      if (i != j && !is_needed && random_.Chance(cut_ppm)) network_.Block(voters[i], voters[j], true);
+    }
+  }
+  const auto commit = [this] {
+    uint64_t index = 0;
+    for (const auto& node : nodes_) {
+      if (node->core() == nullptr || node->core()->raft() == nullptr) continue;
+      index = std::max(index, node->core()->raft()->commit_index());
+    }
+    return index;
+  };
+  // Whoever led before may commit once more; what counts is that it goes on.
+  RunUntil(scheduler_.now_ns() + 10 * kSecond, nullptr);
+  const uint64_t before = commit();
+  const uint64_t bound_ns = 60 * kSecond + 2 * swarm_.digest_interval_ms * kMillisecond;
+  const bool goes_on = RunUntil(scheduler_.now_ns() + bound_ns, [&] { return commit() > before; });
+  if (!goes_on) Fail("liveness: the members of a quorum can talk, and nothing is committed");
+  network_.HealAll();
+  Disturb();
+}
+
 // All faults end; all machines that are to come back do, or enough of them for a quorum.
 void Cluster::EndFaults() {
   network_.HealAll();
   network_.faults.loss_ppm = network_.faults.duplicate_ppm = network_.faults.reorder_ppm = 0;
+  network_.faults.stall_ppm = 0;
   const Membership* membership = KnownMembership();
   size_t may_stay_down = 0;
   if (!swarm_.heal_all && swarm_.member_ns == 0 && swarm_.damage_ns == 0 && membership != nullptr) {
@@ -273,10 +362,12 @@ void Cluster::EndFaults() {
     SimNode& node = *nodes_[slot];
     node.disk().faults = {};
     node.store_error_ppm = 0;
+    node.store().LieAt(Call::kStoreGet, 0);
     node.slow_factor = 1;
-    node.disks_hang_until_ns = 0;
+    node.disks_hang_until_ns = node.log_hangs_until_ns = 0;
     node.SetClockRate(1'000'000);
     node.DieAtCall(0);
+    node.DieAtCallOf(Call::kStoreWrite, 0);
     node.FailCall(Call::kStoreWrite, 0, KW_OK);
     if (may_stay_down > 0 && machines_[slot].role == Role::kMember && random_.Coin()) {
       --may_stay_down;

@@ -88,6 +88,12 @@ void Cluster::Operate() {
   const Membership* membership = KnownMembership();
   if (membership == nullptr || !failure_.empty()) return;
   FollowMembership(*membership);
+  TakeStep(*membership);
+  // Two operators who do not know of each other.
+  if (chaos_ && random_.Chance(300'000)) TakeStep(*membership);
+}
+
+void Cluster::TakeStep(const Membership& membership) {
   for (size_t slot = 0; slot < machines_.size(); ++slot) {
     Machine& machine = machines_[slot];
     if (machine.role != Role::kGone && !machine.is_leaving) continue;
@@ -96,10 +102,10 @@ void Cluster::Operate() {
     return Ask(KW_REQ_MEMBER_REMOVE, machine.member_id, slot, false, [](int32_t, uint64_t) {});
   }
   size_t learners = 0;
-  for (const auto& [id, member] : membership->members()) learners += member.is_learner ? 1 : 0;
-  const size_t voters = membership->members().size() - learners;
+  for (const auto& [id, member] : membership.members()) learners += member.is_learner ? 1 : 0;
+  const size_t voters = membership.members().size() - learners;
   const bool wants_learner = swarm_.keeps_learner && chaos_ && voters == swarm_.voters && learners == 0;
-  if (membership->members().size() < swarm_.voters || wants_learner) {
+  if (membership.members().size() < swarm_.voters || wants_learner) {
     std::vector<size_t> spares;
     for (size_t slot = 0; slot < machines_.size(); ++slot) {
       if (machines_[slot].role == Role::kSpare && !machines_[slot].restart_planned) spares.push_back(slot);
@@ -109,7 +115,7 @@ void Cluster::Operate() {
     return Ask(KW_REQ_MEMBER_ADD, 0, slot, wants_learner || random_.Coin(), [](int32_t, uint64_t) {});
   }
   // Learners become voters as soon as they may and are needed.
-  for (const auto& [id, member] : membership->members()) {
+  for (const auto& [id, member] : membership.members()) {
     if (!member.is_learner || voters >= swarm_.voters) continue;
     return Ask(KW_REQ_MEMBER_PROMOTE, id, 0, false, [](int32_t, uint64_t) {});
   }

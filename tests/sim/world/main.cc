@@ -7,6 +7,12 @@
 //   keyway-sim --seconds 600          from --seeds' first one on, until the time is over
 //   keyway-sim --twice                each seed two times: the trace hashes must be equal
 //   keyway-sim --bench                simulated seconds for each second of the CPU
+//
+// As keyway-sim-mutants (tests/mutants/kernel):
+//
+//   --mutants                         one mutant a line: name, what it is
+//   --mutant NAME                     with this defect; ends with the first finding, or after
+//   --cpu-seconds S                   so many seconds of the CPU
 #include <cinttypes>
 #include <csignal>
 #include <cstdio>
@@ -16,6 +22,7 @@
 #include <string>
 
 #include "kernel/base/mutant.h"
+#include "plugins/log-segmented/mutant.h"
 #include "tests/sim/world/run_seed.h"
 
 namespace keyway::sim {
@@ -23,12 +30,13 @@ namespace {
 
 struct Arguments {
   uint64_t first = 1, last = 1;
-  uint64_t seconds = 0;
+  uint64_t seconds = 0, cpu_seconds = 0;
   bool trace = false, twice = false, bench = false, verbose = false, three = false;
   std::string mutant, history;
 };
 
 volatile uint64_t current_seed = 0;
+double simulated = 0;  // Seconds, of the seeds before.
 
 double CpuSeconds() { return static_cast<double>(std::clock()) / CLOCKS_PER_SEC; }
 
@@ -40,13 +48,39 @@ void PrintReplay(uint64_t seed, const Arguments& arguments) {
 
 [[noreturn]] void OnAbort(int) {
   // The kernel has found its own state impossible: as much a finding as any.
-  char text[96];
+  char text[200];
   const int length = std::snprintf(
-      text, sizeof text, "seed %" PRIu64 " FAILED: aborted\nreplay: keyway-sim --seed %" PRIu64 "\n",
-      current_seed, current_seed);
+      text, sizeof text,
+      "seed %" PRIu64
+      " FAILED: aborted after %.1f s simulated in %.2f CPU s\nreplay: keyway-sim --seed %" PRIu64 "\n",
+      current_seed, simulated + static_cast<double>(RunningVirtualNs()) * 1e-9, CpuSeconds(), current_seed);
   std::fwrite(text, 1, static_cast<size_t>(length), stderr);
   std::_Exit(3);
 }
+
+#ifdef KEYWAY_MUTANTS
+bool ChooseMutant(const std::string& name) {
+  for (const mutant::Entry& entry : mutant::kAll) {
+    if (entry.name == name) mutant::active = entry.id;
+  }
+  for (const log_segmented::mutant::Entry& entry : log_segmented::mutant::kAll) {
+    if (entry.name == name) log_segmented::mutant::active = entry.id;
+  }
+  return mutant::active != mutant::kNone || log_segmented::mutant::active != log_segmented::mutant::kNone;
+}
+
+int ListMutants() {
+  const auto list = [](const auto& all) {
+    for (const auto& entry : all) std::printf("%s\t%s\n", entry.name.data(), entry.what.data());
+  };
+  list(mutant::kAll);
+  list(log_segmented::mutant::kAll);
+  return 0;
+}
+#else
+bool ChooseMutant(const std::string&) { return false; }
+int ListMutants() { return 2; }
+#endif
 
 RunResult RunOne(uint64_t seed, const Arguments& arguments) {
   current_seed = seed;
@@ -64,13 +98,13 @@ int RunAll(const Arguments& arguments) {
   const double begin = CpuSeconds();
   const std::time_t begin_wall = std::time(nullptr);
   uint64_t seeds = 0, failed = 0, faults = 0, operations = 0, entries = 0;
-  double simulated = 0;
   for (uint64_t seed = arguments.first;; ++seed) {
     if (arguments.seconds == 0
             ? seed > arguments.last
             : static_cast<uint64_t>(std::time(nullptr) - begin_wall) >= arguments.seconds) {
       break;
     }
+    if (arguments.cpu_seconds != 0 && CpuSeconds() >= static_cast<double>(arguments.cpu_seconds)) break;
     const double before = CpuSeconds();
     RunResult result = RunOne(seed, arguments);
     if (arguments.twice && result.failure.empty()) {
@@ -95,6 +129,7 @@ int RunAll(const Arguments& arguments) {
       ++failed;
       std::printf("%s\n", result.failure.c_str());
       PrintReplay(seed, arguments);
+      if (!arguments.mutant.empty()) break;
     }
     std::fflush(stdout);
   }
@@ -109,7 +144,6 @@ int RunAll(const Arguments& arguments) {
 
 // The figure of the bench: the default mix of three nodes over a fixed set of seeds.
 int Bench() {
-  double simulated = 0;
   uint64_t faults = 0, operations = 0;
   const double begin = CpuSeconds();
   for (uint64_t seed = 1; seed <= 120; ++seed) {
@@ -138,7 +172,7 @@ int Usage(const char* what) {
   std::fprintf(
       stderr,
       "keyway-sim: %s\nusage: keyway-sim [--seed N | --seeds A..B] [--seconds S] [--three] [--twice] "
-      "[--trace] [--verbose] [--history FILE] [--mutant NAME] [--bench]\n",
+      "[--trace] [--verbose] [--history FILE] [--bench] [--mutants] [--mutant NAME] [--cpu-seconds S]\n",
       what);
   return 2;
 }
@@ -170,18 +204,18 @@ int Main(int argc, char** argv) {
       arguments.bench = true;
     } else if (name == "--history") {
       arguments.history = value();
+    } else if (name == "--cpu-seconds") {
+      arguments.cpu_seconds = std::strtoull(value(), nullptr, 10);
+    } else if (name == "--mutants") {
+      return ListMutants();
     } else if (name == "--mutant") {
       arguments.mutant = value();
     } else {
       return Usage(("unknown argument " + name).c_str());
     }
   }
-  if (!arguments.mutant.empty()) {
-#ifdef KEYWAY_MUTANTS
-    if (!mutant::Choose(arguments.mutant)) return Usage(("there is no mutant " + arguments.mutant).c_str());
-#else
-    return Usage("mutants are not built in; configure with -DKEYWAY_MUTANTS=ON");
-#endif
+  if (!arguments.mutant.empty() && !ChooseMutant(arguments.mutant)) {
+    return Usage(("there is no mutant " + arguments.mutant + " here; keyway-sim-mutants has them").c_str());
   }
   std::signal(SIGABRT, OnAbort);
   if (arguments.bench) return Bench();

@@ -2,6 +2,7 @@
 #include "tests/sim/world/raft_checker.h"
 
 #include <algorithm>
+#include <utility>
 
 namespace keyway::sim {
 
@@ -21,12 +22,63 @@ void RaftChecker::OnEntry(size_t slot, uint64_t index, uint64_t term, uint64_t t
   }
 }
 
-void RaftChecker::CheckLeader(size_t slot, const raft::Raft& raft) {
+void RaftChecker::OnConfiguration(size_t slot, const core::Core& core, uint64_t index, uint64_t term) {
+  if (core.raft() == nullptr) return;
+  const raft::Raft& raft = *core.raft();
+  const uint64_t before = std::exchange(seen_[slot].configuration_index, index);
+  if (raft.role() != raft::Role::kLeader || term != raft.term()) return;
+  if (!raft.committed_in_term()) Violate("a change of members before a commit", slot, term, index);
+  if (before < index && before > raft.applied_index()) {
+    Violate("a change of members while another one is under way", slot, term, index);
+  }
+}
+
+void RaftChecker::OnStored(size_t slot, const core::Applied& applied, const LogShadow* log) {
+  if (log != nullptr && applied.index > log->last_index()) {
+    Violate("the engine is ahead of the node's own log", slot, applied.term, applied.index);
+  }
+  if (!applied.compacted || applied.index == 0 || applied.index > committed_.size()) return;
+  Committed& known = committed_[applied.index - 1];
+  if (!known.has_digest) {
+    known.has_digest = true;
+    known.digest = applied.digest;
+    known.revision = applied.revision;
+  } else if (known.digest != applied.digest || known.revision != applied.revision) {
+    Violate("state machine safety: what is stored is of another state", slot, applied.term, applied.index);
+  }
+}
+
+void RaftChecker::OnMessage(size_t slot, const core::Core& core, const raft::Message& message,
+                            const LogShadow& log) {
+  if (message.reject || core.raft() == nullptr) return;
+  if (message.kind == raft::MessageKind::kVoteResponse) {
+    // Of a term that is over by now nothing can be seen any more.
+    if (log.hard_state.term > message.term) return;
+    if (log.hard_state.term == message.term && log.hard_state.vote == message.to) return;
+    Violate("a vote is told before it is durable", slot, message.term, 0);
+  } else if (message.kind == raft::MessageKind::kAppendResponse) {
+    // What is applied may have come by a snapshot, and the log not yet say so.
+    if (message.index <= std::max(log.last_index(), core.raft()->applied_index())) return;
+    Violate("an entry is acknowledged before it is durable", slot, message.term, message.index);
+  }
+}
+
+void RaftChecker::CheckLeader(size_t slot, const raft::Raft& raft,
+                              const std::function<const LogShadow*(uint64_t)>& log_of) {
   Seen& seen = seen_[slot];
   if (raft.role() != raft::Role::kLeader || seen.leader_term == raft.term()) return;
   seen.leader_term = raft.term();
   const auto [leader, is_new] = leaders_.try_emplace(raft.term(), slot);
   if (leader->second != slot) Violate("election safety: two leaders", slot, raft.term(), 0);
+  const LogShadow* log = log_of(raft.id());
+  if (log != nullptr && (log->hard_state.term != raft.term() || log->hard_state.vote != raft.id())) {
+    Violate("a leader's own vote is not durable", slot, raft.term(), 0);
+  }
+  for (uint64_t index = raft.applied_index() + 1; index <= raft.commit_index(); ++index) {
+    const raft::Entry& entry = raft.EntryAt(index);
+    if (entry.kind != raft::EntryKind::kConfiguration || entry.term == raft.term()) continue;
+    Violate("elected with a change of members that is not applied", slot, raft.term(), index);
+  }
   for (size_t i = committed_.size(); i-- > 0;) {
     if (committed_[i].term == 0 || committed_[i].seen_in_term >= raft.term()) continue;
     const uint64_t index = i + 1;
@@ -81,8 +133,15 @@ void RaftChecker::OnTurn(size_t slot, const core::Core& core,
   if (raft.applied_index() < seen.applied) {
     Violate("the applied index fell", slot, raft.term(), raft.applied_index());
   }
-  if (raft.commit_index() > seen.commit) CheckCommit(slot, raft, seen.voters, log_of);
-  CheckLeader(slot, raft);
+  if (raft.commit_index() > seen.commit) {
+    CheckCommit(slot, raft, seen.voters, log_of);
+    // Paper 5.4.2; of a leader that was one before this turn.
+    const bool leads = raft.role() == raft::Role::kLeader && seen.leader_term == raft.term();
+    if (leads && raft.TermAt(raft.commit_index()).value_or(raft.term()) != raft.term()) {
+      Violate("an entry of an older term was committed by counting", slot, raft.term(), raft.commit_index());
+    }
+  }
+  CheckLeader(slot, raft, log_of);
   if (raft.applied_index() != seen.applied) seen.digest_due = true;
   seen.term = raft.term();
   seen.commit = raft.commit_index();
@@ -90,11 +149,15 @@ void RaftChecker::OnTurn(size_t slot, const core::Core& core,
   if (seen.voters != raft.configuration().voters) seen.voters = raft.configuration().voters;
   if (seen.digest_due && core.digest_is_final() && seen.applied != 0 && seen.applied <= committed_.size()) {
     seen.digest_due = false;
+    if (core.membership().Configuration() != raft.configuration()) {
+      Violate("the members are not those that the log says", slot, raft.term(), seen.applied);
+    }
     Committed& known = committed_[seen.applied - 1];
     const uint64_t digest = core.digest();
     if (!known.has_digest) {
       known.has_digest = true;
       known.digest = digest;
+      known.revision = core.mvcc().revision();
     } else if (known.digest != digest) {
       Violate("state machine safety: the digests differ", slot, raft.term(), seen.applied);
     }

@@ -9,6 +9,12 @@
 //   leader completeness    a new leader has the last entry that was committed in an earlier term
 //   state machine safety   what is committed at an index never differs; equal digests at equal applied indexes
 //   committed is durable   when an index is first committed, a majority of the voters has acknowledged it
+//   promises are durable   a vote, and an acknowledgement, is told only when the log has it; so has a leader its
+//                          own vote
+//   one change at a time   a leader adds a membership change only after it has committed an entry of its term
+//                          and applied the change before (dissertation 4.1); nobody is elected who has one
+//                          that is committed and not applied; the members are those that the log says
+//   the engine             never ahead of the node's own log, and with the digest that others have at its index
 //   monotonic              within a life, a node's term, commit index and applied index do not fall
 #pragma once
 
@@ -30,6 +36,12 @@ class RaftChecker {
 
   // An entry is given to the log of `slot`.
   void OnEntry(size_t slot, uint64_t index, uint64_t term, uint64_t term_before, uint32_t crc32c);
+  // A membership change is given to the log of `slot`, whose core is this.
+  void OnConfiguration(size_t slot, const core::Core& core, uint64_t index, uint64_t term);
+  // What `slot` has applied goes to its engine; `log` is what its log has acknowledged, null if it is to be reset.
+  void OnStored(size_t slot, const core::Applied& applied, const LogShadow* log);
+  // A message of `slot` goes out; `log` is what its log has acknowledged.
+  void OnMessage(size_t slot, const core::Core& core, const raft::Message& message, const LogShadow& log);
   // A new life of a process.
   void OnStart(size_t slot) { seen_[slot] = {}; }
   // After each turn. `log_of` gives what a member's log has acknowledged, null for an unknown one.
@@ -45,11 +57,13 @@ class RaftChecker {
   struct Committed {
     uint64_t term = 0, seen_in_term = 0;
     uint64_t digest = 0;
+    int64_t revision = 0;  // Of the state, with the digest.
     bool has_digest = false;
   };
   struct Seen {
     uint64_t term = 0, commit = 0, applied = 0, leader_term = 0;
     std::vector<raft::NodeId> voters;  // After the last turn.
+    uint64_t configuration_index = 0;  // Of the last membership change that its log was given.
     bool digest_due = false;
   };
   struct Content {
@@ -57,7 +71,8 @@ class RaftChecker {
     uint32_t crc32c;
   };
   void Violate(const char* what, size_t slot, uint64_t term, uint64_t index);
-  void CheckLeader(size_t slot, const raft::Raft& raft);
+  void CheckLeader(size_t slot, const raft::Raft& raft,
+                   const std::function<const LogShadow*(uint64_t)>& log_of);
   void CheckCommit(size_t slot, const raft::Raft& raft, const std::vector<raft::NodeId>& before,
                    const std::function<const LogShadow*(uint64_t)>& log_of);
 

@@ -23,11 +23,21 @@ class WorkloadClients final : public Clients {
   Workload* const workload_;
 };
 
+const Scheduler* running = nullptr;
+
+struct Running {
+  explicit Running(const Scheduler* scheduler) { running = scheduler; }
+  ~Running() { running = nullptr; }
+};
+
 }  // namespace
+
+uint64_t RunningVirtualNs() { return running == nullptr ? 0 : running->now_ns(); }
 
 RunResult RunSeed(const RunOptions& options, const Swarm& swarm) {
   RunResult result;
   Cluster cluster(options.seed, swarm, options.trace);
+  const Running guard(&cluster.scheduler());
   Workload workload(WorkloadOptions::Draw(options.seed), &cluster);
   WorkloadClients clients(&workload);
   cluster.StartAll();

@@ -3,6 +3,7 @@
 
 #include <algorithm>
 
+#include "kernel/raft/types.h"
 #include "plugins/log-segmented/log_store.h"
 #include "tests/sim/world/random.h"
 #include "tests/sim/world/sim_disk.h"
@@ -125,7 +126,11 @@ int32_t SimLog::Append(Call call, const kw_log_entry* entries, size_t count, con
                        kw_completion* completion) {
   LogChange change;
   change.index = count == 0 ? 0 : entries[0].index;
-  for (size_t i = 0; i < count; ++i) change.entries.push_back({entries[i].term, entries[i].crc32c});
+  for (size_t i = 0; i < count; ++i) {
+    change.entries.push_back({entries[i].term, entries[i].crc32c});
+    const bool changes_members = entries[i].kind == static_cast<uint32_t>(raft::EntryKind::kConfiguration);
+    if (changes_members && on_configuration) on_configuration(entries[i].index, entries[i].term);
+  }
   change.has_hard_state = hard_state != nullptr;
   if (hard_state != nullptr) change.hard_state = *hard_state;
   return Start(call, std::move(change), completion, [&](kw_completion* done) {
@@ -290,6 +295,10 @@ const kw_log_store* SimLog::table() const {
         SimLog& log = Self(plugin);
         LogChange change;
         change.kind = LogChange::Kind::kReset;
+        const LogShadow& before = log.record_->acknowledged;
+        if (before.last_index() > base_index && before.Has(base_index, base_term) && log.on_loss) {
+          log.on_loss(base_index);
+        }
         change.index = base_index;
         change.term = base_term;
         return log.Start(Call::kLogReset, std::move(change), completion, [&](kw_completion* done) {

@@ -85,6 +85,10 @@ class SimLog {
   bool recovered() const { return recovered_; }
   // For each entry that is appended: (index, term, term before it, crc32c).
   std::function<void(uint64_t, uint64_t, uint64_t, uint32_t)> on_entry;
+  // A reset to an entry that the log has drops entries behind it that were acknowledged.
+  std::function<void(uint64_t base_index)> on_loss;
+  // For each one that changes the members: (index, term).
+  std::function<void(uint64_t, uint64_t)> on_configuration;
 
  private:
   struct Real;

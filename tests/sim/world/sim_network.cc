@@ -37,6 +37,7 @@ SimNetwork::SimNetwork(Scheduler* scheduler, Trace* trace, uint64_t seed, size_t
     endpoint->slot = slot;
     endpoint->plugin.size = sizeof endpoint->plugin;
     endpoint->plugin.self = endpoint.get();
+    read_delays_ns_.push_back(random_.Below(30 * kMillisecond));
   }
   Watch();
 }
@@ -165,6 +166,11 @@ void SimNetwork::Watch() {
 
 void SimNetwork::Block(size_t from, size_t to, bool is_blocked) { blocked_[from * slots_ + to] = is_blocked; }
 
+bool SimNetwork::IsWhole() const {
+  return std::find(blocked_.begin(), blocked_.end(), true) == blocked_.end() &&
+         std::all_of(extra_ns_.begin(), extra_ns_.end(), [](uint64_t extra_ns) { return extra_ns == 0; });
+}
+
 void SimNetwork::HealAll() {
   std::fill(blocked_.begin(), blocked_.end(), false);
   std::fill(extra_ns_.begin(), extra_ns_.end(), 0);
@@ -174,7 +180,10 @@ void SimNetwork::HealAll() {
 
 size_t SimNetwork::Send(Endpoint& endpoint, const kw_frame* frames, size_t count) {
   if (endpoint.boundary->Cross(Call::kTransportSend) != KW_OK) return count;
-  for (size_t i = 0; i < count; ++i) SendOne(endpoint, frames[i]);
+  for (size_t i = 0; i < count; ++i) {
+    if (on_send) on_send(endpoint.slot, frames[i]);
+    SendOne(endpoint, frames[i]);
+  }
   return count;
 }
 
@@ -205,6 +214,9 @@ void SimNetwork::SendOne(Endpoint& endpoint, const kw_frame& frame) {
   packet->push_back(std::move(bytes));
   uint64_t arrival = now + random_.Between(faults.delay_min_ns, faults.delay_max_ns) +
                      extra_ns_[endpoint.slot * slots_ + connection.slot];
+  if (faults.stall_ppm != 0 && random_.Chance(faults.stall_ppm)) {
+    arrival += random_.Between(200, 4000) * kMillisecond;
+  }
   if (is_late) {
     arrival += random_.Below(20 * kMillisecond);
   } else {
@@ -271,6 +283,10 @@ void SimNetwork::Deliver(size_t from, size_t to, uint64_t life, uint64_t sender,
     if (!target.is_listening || target.life != life || IsBlocked(from, to)) {
       frames_lost_ += packet->size();
       return;
+    }
+    if (const uint64_t until = paused_until_ns ? paused_until_ns(to) : 0; until > scheduler_->now_ns()) {
+      const uint64_t read_ns = until + read_delays_ns_[to];
+      return Deliver(from, to, life, sender, lane, packet, read_ns - scheduler_->now_ns());
     }
     arriving_.clear();
     for (const std::string& bytes : *packet) {

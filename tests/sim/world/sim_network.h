@@ -8,6 +8,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <map>
 #include <memory>
 #include <string>
@@ -24,6 +25,7 @@ namespace keyway::sim {
 struct LinkFaults {
   uint64_t delay_min_ns = 100 * kMicrosecond, delay_max_ns = 500 * kMicrosecond;
   uint32_t loss_ppm = 0, duplicate_ppm = 0, reorder_ppm = 0;
+  uint32_t stall_ppm = 0;  // A lane stops for up to some seconds, as TCP does when it has to send again.
 };
 
 class SimNetwork {
@@ -41,13 +43,20 @@ class SimNetwork {
 
   // ---- faults ----
   LinkFaults faults;  // Of all links.
+  // Until when a process is paused: its frames wait in its sockets, and are read some time after that.
+  std::function<uint64_t(size_t slot)> paused_until_ns;
   void Block(size_t from, size_t to, bool is_blocked);
   bool IsBlocked(size_t from, size_t to) const { return blocked_[from * slots_ + to]; }
   void HealAll();
+  // No link is blocked or slow.
+  bool IsWhole() const;
   // A link that is slow: this much more delay.
   void SetSlow(size_t from, size_t to, uint64_t extra_ns) { extra_ns_[from * slots_ + to] = extra_ns; }
   // Resets what is connected between the two.
   void Reset(size_t a, size_t b);
+
+  // Each frame that a process sends, before anything happens to it.
+  std::function<void(size_t slot, const kw_frame& frame)> on_send;
 
   uint64_t frames_sent() const { return frames_sent_; }
   uint64_t frames_lost() const { return frames_lost_; }
@@ -95,8 +104,9 @@ class SimNetwork {
   Random random_;
   const size_t slots_;
   std::vector<std::unique_ptr<Endpoint>> endpoints_;
-  std::vector<bool> blocked_;       // [from * slots + to]
-  std::vector<uint64_t> extra_ns_;  // The same.
+  std::vector<bool> blocked_;             // [from * slots + to]
+  std::vector<uint64_t> extra_ns_;        // The same.
+  std::vector<uint64_t> read_delays_ns_;  // Of a process after a pause. [slot]
   uint64_t next_epoch_ = 1;
   std::vector<kw_frame> arriving_;
   uint64_t frames_sent_ = 0, frames_lost_ = 0;

@@ -66,7 +66,7 @@ int32_t SimNode::Cross(Call call) {
   if (dying_) return KW_UNAVAILABLE;
   ++calls_;
   const uint64_t count = ++calls_of_[static_cast<size_t>(call)];
-  if (calls_ == die_at_call_) {
+  if (calls_ == die_at_call_ || (call == die_call_ && count == die_at_call_of_)) {
     trace_->Add(scheduler_->now_ns(), "dies", slot_ + 1, static_cast<uint64_t>(call), calls_);
     dying_ = true;
     scheduler_->After(0, [this, life = life_] {
@@ -114,6 +114,10 @@ bool SimNode::Start(core::CoreConfig config) {
                                   [this] { ScheduleFlush(); });
   log_->on_entry = [this](uint64_t index, uint64_t term, uint64_t before, uint32_t crc) {
     hooks_.entry(slot_, index, term, before, crc);
+  };
+  log_->on_loss = [this](uint64_t base_index) { hooks_.loss(slot_, base_index); };
+  log_->on_configuration = [this](uint64_t index, uint64_t term) {
+    hooks_.configuration(slot_, index, term);
   };
   log_writer_ = std::make_unique<core::LogWriter>(log_->plugin(), log_->table(), [this](core::LogJob* job) {
     inbox_->Push(job);
@@ -344,7 +348,9 @@ void SimNode::RunLogLane() {
 void SimNode::ScheduleFlush() {
   if (flushing_ || dying_ || !log_->BeginFlush()) return;
   flushing_ = true;
-  Later(IoDelay(timing.flush_min_ns, timing.flush_max_ns), [this] {
+  uint64_t delay_ns = IoDelay(timing.flush_min_ns, timing.flush_max_ns);
+  if (log_hangs_until_ns > scheduler_->now_ns()) delay_ns += log_hangs_until_ns - scheduler_->now_ns();
+  Later(delay_ns, [this] {
     log_->EndFlush();
     flushing_ = false;
     ScheduleFlush();

@@ -44,10 +44,12 @@ class SimNode final : public Boundary, private core::Executor {
     Trace* trace = nullptr;
     SimNetwork* network = nullptr;
   };
-  // What the owner hears of. All called outside of a turn, but `turned` and `entry`.
+  // What the owner hears of. All called outside of a turn, but `turned`, `entry` and `configuration`.
   struct Hooks {
     std::function<void(size_t slot)> turned;
     std::function<void(size_t slot, uint64_t index, uint64_t term, uint64_t before, uint32_t crc)> entry;
+    std::function<void(size_t slot, uint64_t index, uint64_t term)> configuration;
+    std::function<void(size_t slot, uint64_t base_index)> loss;  // As SimLog::on_loss.
     std::function<void(size_t slot)> died;  // At a boundary, or because the core has failed.
   };
 
@@ -64,6 +66,8 @@ class SimNode final : public Boundary, private core::Executor {
   void Stop();
   void Wipe();  // An empty disk; not while it runs.
   bool is_running() const { return core_ != nullptr; }
+  uint64_t paused_until_ns() const { return paused_until_ns_; }
+  uint64_t clock_rate_ppm() const { return clock_rate_ppm_; }
   bool is_paused() const { return scheduler_->now_ns() < paused_until_ns_; }
   const std::string& failure() const { return failure_; }
   const core::Core* core() const { return core_.get(); }
@@ -71,6 +75,11 @@ class SimNode final : public Boundary, private core::Executor {
 
   // ---- faults ----
   void DieAtCall(uint64_t count) { die_at_call_ = calls_ + count; }
+  // At the next but `count` - 1 call of this kind, however long that takes; 0: at none.
+  void DieAtCallOf(Call call, uint64_t count) {
+    die_call_ = call;
+    die_at_call_of_ = count == 0 ? 0 : calls_of_[static_cast<size_t>(call)] + count;
+  }
   // The count-th call of this kind from now on fails with `code`.
   void FailCall(Call call, uint64_t count, int32_t code) {
     fail_call_ = call;
@@ -87,7 +96,8 @@ class SimNode final : public Boundary, private core::Executor {
   NodeTiming timing;
   uint64_t slow_factor = 1;  // Of the disks.
   uint64_t disks_hang_until_ns = 0;
-  uint32_t store_error_ppm = 0;  // Of each call of the engine that may fail.
+  uint64_t log_hangs_until_ns = 0;  // The log alone has a disk that hangs.
+  uint32_t store_error_ppm = 0;     // Of each call of the engine that may fail.
   // In this life a call was made to fail.
   bool had_fault() const { return had_fault_ || disk_.faults_injected() != disk_faults_before_; }
 
@@ -168,6 +178,8 @@ class SimNode final : public Boundary, private core::Executor {
   std::string log_violation_;
 
   uint64_t calls_ = 0, die_at_call_ = 0;
+  Call die_call_ = Call::kStoreWrite;
+  uint64_t die_at_call_of_ = 0;
   std::array<uint64_t, kCallCount> calls_of_{};
   Call fail_call_ = Call::kStoreWrite;
   uint64_t fail_at_ = 0;

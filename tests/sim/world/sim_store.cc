@@ -5,6 +5,7 @@
 #include <array>
 #include <cstring>
 
+#include "kernel/core/store_format.h"
 #include "keyway/error.hpp"
 
 namespace keyway::sim {
@@ -71,6 +72,11 @@ int32_t SimStore::Write(const kw_kv_op* ops, size_t count, kw_error* error) {
       }
     }
   }
+  for (size_t i = 0; i < count && on_applied; ++i) {
+    const bool is_applied = ops[i].table == core::kTableMeta && Text(ops[i].key) == core::kMetaApplied;
+    if (!is_applied || ops[i].kind != KW_KV_PUT) continue;
+    on_applied(Text(ops[i].value), (*tables_)[core::kTableMeta].count(core::kMetaLogReset) != 0);
+  }
   return KW_OK;
 }
 
@@ -88,6 +94,15 @@ void SimStore::Crash() {
 void SimStore::Wipe() {
   tables_ = std::make_shared<Tables>();
   unsynced_.clear();
+}
+
+bool SimStore::Lies(Call call, const std::string& value) {
+  return call == lie_call_ && lie_in_ != 0 && !value.empty() && --lie_in_ == 0;
+}
+
+void SimStore::Flip(std::string* value) {
+  char& byte = (*value)[random_.Below(value->size())];
+  byte = static_cast<char>(byte ^ (1 << random_.Below(8)));
 }
 
 std::string SimStore::Corrupt() {
@@ -123,6 +138,12 @@ int32_t SimStore::CursorNext(Cursor* cursor, kw_kv_pair* pairs, size_t capacity,
   cursor->copies.clear();
   cursor->copies.reserve(2 * capacity);
   const auto give = [&](const std::string& key, const std::string& value) {
+    if (cursor->is_replicated && Lies(Call::kStoreCursorNext, value)) {
+      Flip(&cursor->lies.emplace_back(value));
+      pairs[(*count)++] = {Slice(cursor->lies.emplace_back(key)),
+                           Slice(cursor->lies[cursor->lies.size() - 2])};
+      return;
+    }
     if (pinned) {
       pairs[(*count)++] = {Slice(key), Slice(value)};  // The view keeps them as they are.
       return;
@@ -191,7 +212,12 @@ const kw_kv_store* SimStore::table() const {
     for (size_t i = 0; i < count; ++i) {
       const Table& pairs = (*own->tables)[table];
       const auto at = pairs.find(Text(keys[i]));
-      values[i] = at == pairs.end() ? kw_slice{} : Slice(own->copies.emplace_back(at->second));
+      values[i] = kw_slice{};
+      if (at != pairs.end()) {
+        std::string& copy = own->copies.emplace_back(at->second);
+        if (table >= 1 && table <= 3 && self.Lies(Call::kStoreGet, copy)) self.Flip(&copy);
+        values[i] = Slice(copy);
+      }
       static const uint8_t kEmpty = 0;
       if (at != pairs.end() && values[i].len == 0) values[i].ptr = &kEmpty;
     }
@@ -202,6 +228,7 @@ const kw_kv_store* SimStore::table() const {
                                          kw_error* error) -> int32_t {
     if (const int32_t code = Self(plugin).Enter(Call::kStoreCursorOpen, error); code != KW_OK) return code;
     auto cursor = std::make_unique<Cursor>();
+    cursor->is_replicated = table >= 1 && table <= 3;
     cursor->table = &(*reinterpret_cast<ViewType*>(view)->tables)[table];
     cursor->next = Text(begin);
     cursor->has_next = begin.len != 0;

@@ -45,6 +45,14 @@ class SimStore {
   void Wipe();
   // Changes a bit of a value of a replicated table. Says what, or "" if there is none.
   std::string Corrupt();
+  // The value that is the next but `nth` - 1 to be given by get() or cursor_next() comes with a bit changed; what
+  // is stored stays as it is. 0: none.
+  void LieAt(Call call, uint64_t nth) {
+    lie_call_ = call;
+    lie_in_ = nth;
+  }
+  // Each applied point that is written, encoded; `is_log_old` if the engine says that the log is yet to be reset.
+  std::function<void(std::string_view applied, bool is_log_old)> on_applied;
   // For tests: calls `visit` with each value, which it may change: damage at rest.
   void VisitValues(
       const std::function<void(uint32_t table, const std::string& key, std::string* value)>& visit);
@@ -68,9 +76,14 @@ class SimStore {
     std::string next, end;  // Ascending: from next on. Descending: below next.
     bool has_next = false, has_end = false, descending = false, at_end = false;
     std::vector<std::string> copies;  // Of the last call.
+    bool is_replicated = false;
+    std::deque<std::string> lies;
   };
 
   static SimStore& Self(kw_plugin* plugin) { return *static_cast<SimStore*>(plugin->self); }
+  // Whether this value is to be a lie; then makes it one.
+  bool Lies(Call call, const std::string& value);
+  void Flip(std::string* value);
   int32_t Enter(Call call, kw_error* error);
   int32_t Write(const kw_kv_op* ops, size_t count, kw_error* error);
   int32_t CursorNext(Cursor* cursor, kw_kv_pair* pairs, size_t capacity, size_t* count);
@@ -84,6 +97,8 @@ class SimStore {
   std::shared_ptr<Tables> tables_;          // Shared with views: copied before a change if there are any.
   std::deque<std::vector<Undo>> unsynced_;  // Of each batch since the last sync, how to take it back.
   size_t views_open_ = 0;
+  Call lie_call_ = Call::kStoreGet;
+  uint64_t lie_in_ = 0;
 };
 
 }  // namespace keyway::sim

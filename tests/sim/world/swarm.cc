@@ -12,21 +12,37 @@ Swarm Swarm::Draw(uint64_t seed) {
   swarm.voters = size < 8 ? 1 : size < 80 ? 3 : 5;
   swarm.chaos_ns = random.Between(20, 60) * kSecond;
   swarm.segment_bytes = uint64_t{16384} << random.Below(4);
-  swarm.log_entries_kept = random.Coin() ? random.Between(10, 200) : random.Between(200, 3000);
-  swarm.cache_bytes = random.Coin() ? 64u << 20 : random.Between(4, 64) << 10;
+  swarm.log_entries_kept = random.Coin() ? random.Between(0, 200) : random.Between(200, 3000);
+  if (random.Chance(250'000)) swarm.log_entries_kept = random.Between(0, 20);
+  swarm.cache_bytes = random.Coin()   ? 64u << 20
+                      : random.Coin() ? random.Between(4, 64) << 10
+                                      : random.Below(4096);
   swarm.digest_interval_ms = random.Between(1, 10) * 1000;
   swarm.mixed_engines = random.Coin();
+  // Small steps: a state of some dozen keys takes many of them, as a large one does of the usual ones.
+  if (random.Coin()) swarm.snapshot_chunk_bytes = random.Between(100, 4000);
+  if (random.Coin()) swarm.log_entries_per_truncation = random.Between(1, 50);
+  if (random.Coin()) swarm.compact_keys_per_turn = random.Between(1, 20);
+  if (random.Coin()) swarm.inflight_messages_max = random.Between(1, 20);
+  if (random.Coin()) swarm.watch_changes_per_slice = random.Between(1, 20);
+  if (random.Coin()) swarm.history_revisions_per_read = random.Between(1, 20);
+  if (random.Coin()) swarm.recent_bytes = random.Between(0, 20'000);
 
   swarm.links.delay_min_ns = random.Between(50, 2000) * kMicrosecond;
   swarm.links.delay_max_ns = swarm.links.delay_min_ns + random.Between(0, 30) * kMillisecond;
   if (random.Chance(400'000)) swarm.links.loss_ppm = static_cast<uint32_t>(random.Below(100'000));
   if (random.Chance(300'000)) swarm.links.duplicate_ppm = static_cast<uint32_t>(random.Below(100'000));
   if (random.Chance(300'000)) swarm.links.reorder_ppm = static_cast<uint32_t>(random.Below(200'000));
+  if (random.Chance(200'000)) swarm.links.stall_ppm = static_cast<uint32_t>(random.Below(3'000));
   swarm.timing.flush_max_ns = swarm.timing.flush_min_ns + random.Between(0, 10) * kMillisecond;
   swarm.timing.store_max_ns = swarm.timing.store_min_ns + random.Between(0, 50) * kMillisecond;
 
+  if (random.Coin())
+    swarm.timing.read_max_ns = swarm.timing.read_min_ns + random.Between(0, 30) * kMillisecond;
+
+  const uint64_t storm = random.Chance(250'000) ? 3 : 1;  // Faults come upon faults.
   const auto draw = [&](uint32_t ppm, uint64_t low_ms, uint64_t high_ms) -> uint64_t {
-    const uint64_t mean = random.Between(low_ms, high_ms) * kMillisecond;
+    const uint64_t mean = random.Between(low_ms, high_ms) * kMillisecond / storm;
     return random.Chance(ppm) ? mean : 0;
   };
   swarm.crash_ns = draw(600'000, 1500, 15000);
@@ -40,7 +56,7 @@ Swarm Swarm::Draw(uint64_t seed) {
   swarm.clock_ns = draw(250'000, 2000, 15000);
   swarm.disk_error_ns = draw(300'000, 3000, 20000);
   swarm.slow_disk_ns = draw(250'000, 3000, 20000);
-  swarm.damage_ns = draw(200'000, 5000, 30000);
+  swarm.damage_ns = draw(250'000, 3000, 20000);
   swarm.member_ns = draw(350'000, 1500, 10000);
   swarm.crash_in_recovery_ppm = random.Coin() ? 0 : static_cast<uint32_t>(random.Below(500'000));
   swarm.power_loss_ppm = static_cast<uint32_t>(random.Below(1'000'001));
@@ -48,6 +64,7 @@ Swarm Swarm::Draw(uint64_t seed) {
   // A busy machine takes several inputs in one turn.
   if (random.Coin()) swarm.timing.turn_max_ns = random.Between(50, 2000) * kMicrosecond;
   swarm.keeps_learner = swarm.member_ns != 0 && random.Chance(400'000);
+  swarm.heal_links_late = swarm.voters > 1 && random.Chance(300'000);
   return swarm;
 }
 

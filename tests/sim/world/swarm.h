@@ -24,6 +24,13 @@ struct Swarm {
   uint64_t log_entries_kept = 1000;
   size_t cache_bytes = 64u << 20;
   uint64_t digest_interval_ms = 5000;
+  size_t snapshot_chunk_bytes = 512u << 10;
+  uint64_t log_entries_per_truncation = 256;
+  size_t compact_keys_per_turn = 2000;
+  size_t inflight_messages_max = 256;
+  size_t watch_changes_per_slice = 1000;
+  size_t history_revisions_per_read = 1000;
+  size_t recent_bytes = 16u << 20;
   bool mixed_engines = true;
 
   LinkFaults links;
@@ -46,7 +53,8 @@ struct Swarm {
   bool keeps_learner = false;  // Beside the voters, once members change.
   uint32_t crash_in_recovery_ppm = 0;
   uint32_t power_loss_ppm = 500'000;
-  bool heal_all = true;  // In the end all come back; else a quorum only.
+  bool heal_links_late = false;  // First only those within a quorum.
+  bool heal_all = true;          // In the end all come back; else a quorum only.
 
   // The default mix of a seed.
   static Swarm Draw(uint64_t seed);
