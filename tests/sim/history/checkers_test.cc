@@ -19,7 +19,7 @@ TEST_P(GoodHistory, PassesEveryChecker) {
   world_options.seed = GetParam();
   TestWorld world(world_options);
 
-  const History history = world.Run(WorkloadOptions::Draw(GetParam()), 30'000'000'000);
+  const History history = world.Run(WorkloadOptions::Draw(GetParam()), 60'000'000'000);
 
   EXPECT_GT(history.operations.size(), 300u) << "seed " << GetParam();
   for (const Finding& finding : CheckAll(history, {})) {

@@ -24,7 +24,7 @@ WorkloadOptions WorkloadOptions::Draw(uint64_t seed) {
   options.value_bytes_max =
       static_cast<uint32_t>(random.Percent(20) ? random.Between(500, 4000) : random.Between(0, 100));
   options.think_ns_max =
-      random.Percent(10) ? random.Between(1'000'000, 20'000'000) : random.Between(20'000'000, 230'000'000);
+      random.Percent(10) ? random.Between(1'000'000, 20'000'000) : random.Between(20'000'000, 250'000'000);
   if (random.Percent(25)) options.beat_ns = random.Between(5'000'000, 100'000'000);
   auto weight = [&](uint32_t usual) {
     if (random.Percent(15)) return 0u;
