@@ -171,6 +171,11 @@ void Core::OnSnapshotChunk(const FrameHeader& header, Reader* reader) {
   if (!needs_snapshot_ && applied->index <= raft_->applied_index()) {
     return SendSnapshotAck(header.from, raft_->applied_index(), kSnapshotInstalled, true);
   }
+  // A new leader's engine may lag behind what this node had applied before an earlier transfer took its
+  // state: Raft cannot go back. The leader's next snapshot will be newer.
+  if (applied->index < raft_->applied_index()) {
+    return SendSnapshotAck(header.from, applied->index, chunk, false);
+  }
   const bool is_known = install_.has_value() && install_->from == header.from &&
                         install_->applied.index == applied->index &&
                         install_->applied.digest == applied->digest;
