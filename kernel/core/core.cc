@@ -248,6 +248,9 @@ void Core::Tick() {
     ProposeMark();
     FinishMarks();
     LeaveIfDiskStalls();
+    if (leaving_) {
+      for (const auto& [id, member] : membership_.members()) SendHello(id);
+    }
     if (std::erase_if(farewells_, [&](const auto& item) { return item.second.until_ms <= now_ms(); }) != 0) {
       UpdatePeers();
     }
@@ -377,6 +380,7 @@ void Core::Finish() {
   for (kw_request* request : physical_compactions_) Fail(request, stopped);
   physical_compactions_.clear();
   if (move_leader_ != nullptr) Fail(std::exchange(move_leader_, nullptr), stopped);
+  if (leave_request_ != nullptr) Fail(std::exchange(leave_request_, nullptr), stopped);
   while (!senders_.empty()) EndSnapshot(senders_.begin()->first, 0);
   if (!failed_ && raft_ != nullptr && !install_.has_value()) MaybeWriteStore(true);
   if (!failed_) failure_ = "stopped";

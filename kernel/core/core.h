@@ -111,6 +111,8 @@ class Core {
   const mvcc::Mvcc& mvcc() const { return *mvcc_; }
   const Membership& membership() const { return membership_; }
   const LeaseTable& leases() const { return leases_; }
+  // Whether this node refuses the member from now on if it comes with another data directory.
+  bool remembers(uint64_t member) const { return remembered_.contains(member); }
 
  private:
   // A request that became a proposal and waits to be applied.
@@ -216,6 +218,9 @@ class Core {
   void Refuse(uint64_t peer, std::string_view reason);
   void UpdatePeers();
   bool CheckSender(const FrameHeader& header);
+  void Leave();
+  void OnRefused(uint64_t from, const std::string& reason);
+  bool IsRemembered(const FrameHeader& header);
   void OnHello(const FrameHeader& header, Reader* reader);
   void Adopt(const FrameHeader& header, const std::vector<Member>& members);
   void OnLeaseQuery(const FrameHeader& header, Reader* reader);
@@ -290,15 +295,19 @@ class Core {
   bool joining_ = false;            // No member id yet: a running cluster has to name us.
   bool adopting_ = false;           // It has, and that is being made durable.
   std::vector<std::string> self_peer_urls_;
-  std::map<uint64_t, uint64_t> incarnations_seen_;  // Of members, before they have published theirs.
-  std::map<uint64_t, uint64_t> refused_ms_;         // When each was told last.
-  std::map<uint64_t, Member> hello_members_;        // Told by peers, maybe ahead of our own state.
+  std::map<uint64_t, uint64_t> incarnations_;    // Of those that frames came from: the first one.
+  std::set<uint64_t> remembered_, remembering_;  // Members whose incarnation the engine has; will have.
+  std::map<uint64_t, uint64_t> refused_ms_;      // When each was told last.
+  std::map<uint64_t, Member> hello_members_;     // Told by peers, maybe ahead of our own state.
 
   struct Farewell {
     Member member;
     uint64_t until_ms = 0;
   };
   std::map<uint64_t, Farewell> farewells_;  // Removed members that are still to be told.
+  bool leaving_ = false;                    // This node was removed: see Leave().
+  kw_request* leave_request_ = nullptr;     // That asked for it, with its reply; may be null.
+  ReplyPtr leave_reply_;
 
   // Replicated state.
   LeaseTable leases_;

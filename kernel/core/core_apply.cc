@@ -16,7 +16,8 @@ constexpr uint64_t kFarewellMs = 60'000;
 }  // namespace
 
 void Core::ApplyCommitted() {
-  while (!failed_ && !apply_waiting_ && !needs_snapshot_ && raft_->applied_index() < raft_->commit_index() &&
+  while (!failed_ && !apply_waiting_ && !needs_snapshot_ &&
+         raft_->applied_index() < raft_->applicable_index() &&
          unwritten_->bytes() + writing_bytes_ < kUnstoredBytesMax) {
     const raft::Entry entry = raft_->EntryAt(raft_->applied_index() + 1);
     if (!ApplyEntry(entry)) return;
@@ -52,10 +53,8 @@ bool Core::ApplyEntry(const raft::Entry& entry) {
   raft_->OnApplied(entry.index);
   if (entry.kind == raft::EntryKind::kConfiguration) {
     UpdatePeers();
-    if (membership_.IsRemoved(identity_.member_id)) {
-      Fatal("this member (" + HexId(identity_.member_id) + ") was removed from the cluster");
-      return false;
-    }
+    if (membership_.IsRemoved(identity_.member_id) && !leaving_) Leave();
+    if (failed_) return false;
   }
   if (new_term) OnEntryTerm(entry.term);
   return true;
@@ -174,6 +173,8 @@ bool Core::ApplyProposal(const raft::Entry& entry, const Proposal& proposal) {
       if (const Member* member = membership_.Find(change.member.id);
           change.kind == ChangeKind::kRemove && member != nullptr) {
         farewells_[member->id] = {*member, now_ms() + kFarewellMs};
+        unwritten_->Delete(kTableMeta, MetaPeerKey(member->id));
+        remembered_.erase(member->id);
       }
       outcome = membership_.Apply(change);
       if (outcome.ok()) {
@@ -196,6 +197,11 @@ bool Core::ApplyProposal(const raft::Entry& entry, const Proposal& proposal) {
       membership_.FillReply(reply.get());
       reply->revision = 0;  // As etcd: headers of Cluster replies carry none.
       reply->new_member_id = change.member.id;
+      if (membership_.IsRemoved(identity_.member_id)) {  // Done when this node may go.
+        leave_request_ = request;
+        leave_reply_ = std::move(reply);
+        return true;
+      }
       Finish(request, std::move(reply));
       return true;
     }

@@ -4,7 +4,7 @@
 //
 // Every frame names cluster, sender, receiver and the incarnation of the sender's data directory. A
 // voter whose data directory was emptied comes back with another incarnation: it may have voted and
-// acknowledged what it no longer knows, so it is refused under its old id (reliability R4).
+// acknowledged what it no longer knows, so it is refused under its old id (reliability R4). ADR 5.
 #include "kernel/base/limits.h"
 #include "kernel/base/mutant.h"
 #include "kernel/core/core.h"
@@ -134,7 +134,7 @@ bool Core::CheckSender(const FrameHeader& header) {
   const Member* member = membership_.Find(header.from);
   uint64_t known = member == nullptr ? 0 : member->incarnation;
   if (known == 0) {
-    uint64_t& seen = Remembered(&incarnations_seen_, header.from, membership_);
+    uint64_t& seen = Remembered(&incarnations_, header.from, membership_);
     if (seen == 0) seen = header.incarnation;
     known = seen;
   }
@@ -150,6 +150,53 @@ bool Core::CheckSender(const FrameHeader& header) {
                           "and [cluster] state = "
                           "\"existing\"");
   return false;
+}
+
+// Whether this node will still know the sender's incarnation after a restart. What it promises counts only
+// then: until it is published, nobody else may know that the member has been there before. If not, that is
+// being made durable; the frame is lost meanwhile, as any frame may be.
+bool Core::IsRemembered(const FrameHeader& header) {
+  const uint64_t id = header.from;
+  if (remembered_.contains(id) || membership_.Find(id) == nullptr ||
+      mutant::Is(mutant::kIncarnationIgnored)) {
+    return true;
+  }
+  Remembered(&incarnations_, id, membership_) = header.incarnation;
+  if (!remembering_.insert(id).second) return false;
+  StoreBatch batch;
+  std::string value;
+  PutFixed64(&value, header.incarnation);
+  batch.Put(kTableMeta, MetaPeerKey(id), SharedBytes::Copy(value));
+  auto error = std::make_shared<std::string>();
+  OnLane(
+      Lane::kStore,
+      [this, batch = std::move(batch), error] {
+        if (batch.WriteTo(deps_.store_plugin, deps_.store, error.get()) != KW_OK && error->empty()) {
+          *error = "no reason given";
+        }
+      },
+      [this, id, error] {
+        if (!error->empty()) return Fatal(config_.store_name + " cannot be written: " + *error);
+        remembering_.erase(id);
+        remembered_.insert(id);
+      });
+  return false;
+}
+
+// This node was removed. It stays, as a follower that may not campaign, until a member refuses it, which has
+// then applied the removal: somebody who has not heard of it could else need this node's vote. In a cluster of
+// two, where the leader is removed, that is all of the others.
+void Core::Leave() {
+  if (membership_.Configuration().voters.empty()) {
+    return Fatal("this member (" + HexId(identity_.member_id) + ") was removed from the cluster");
+  }
+  leaving_ = true;
+  Log(deps_.logger, KW_LOG_WARN, "member_removed", {{"member", HexId(identity_.member_id)}});
+}
+
+void Core::OnRefused(uint64_t from, const std::string& reason) {
+  if (leave_request_ != nullptr) Finish(std::exchange(leave_request_, nullptr), std::move(leave_reply_));
+  Fatal("refused by member " + HexId(from) + ": " + reason);
 }
 
 void Core::OnFrame(uint64_t peer, std::string_view bytes) {
@@ -176,11 +223,9 @@ void Core::OnFrame(uint64_t peer, std::string_view bytes) {
     return;
   }
   if (header.to != identity_.member_id) return;  // For who was at this address before.
-  if (header.kind == FrameKind::kRefused) {
-    const std::string reason(reader.Bytes());
-    return Fatal("refused by member " + HexId(header.from) + ": " + reason);
-  }
+  if (header.kind == FrameKind::kRefused) return OnRefused(header.from, std::string(reader.Bytes()));
   if (!CheckSender(header)) return;
+  if (!IsRemembered(header) && header.kind != FrameKind::kHello) return;
   switch (header.kind) {
     case FrameKind::kHello:
       return OnHello(header, &reader);

@@ -37,6 +37,11 @@ bool Core::ReadEngine(std::string* error, std::optional<Identity>* identity, std
       sound = sound && promise_.has_value();
     } else if (key == kMetaFenced) {
       fenced = value;
+    } else if (const uint64_t member = MemberOfMetaPeerKey(key); member != 0) {
+      Reader reader(value);
+      incarnations_[member] = reader.Fixed64();
+      remembered_.insert(member);
+      sound = sound && reader.ok();
     }
     return true;
   });
@@ -350,6 +355,7 @@ void Core::StartRaft(raft::InitialState initial) {
   options.cache_bytes = kRaftCacheBytes;
   raft_ = std::make_unique<raft::Raft>(options, std::move(initial));
   if (needs_snapshot_) raft_->SetNeedsSnapshot(true);
+  if (membership_.IsRemoved(identity_.member_id)) Leave();
 }
 
 }  // namespace keyway::core

@@ -72,7 +72,7 @@ void Core::Fail(kw_request* request, Outcome outcome, std::string_view text) {
 
 void Core::OnRequest(kw_request* request) {
   ++waiting_requests_;
-  if (failed_ || shutting_down_) return Fail(request, Failure(KW_DETAIL_STOPPED));
+  if (failed_ || shutting_down_ || leaving_) return Fail(request, Failure(KW_DETAIL_STOPPED));
   if (request->deadline_ns != 0 && request->deadline_ns <= now_ns_) {
     return Fail(request, {KW_DEADLINE_EXCEEDED, 0}, "context deadline exceeded");
   }

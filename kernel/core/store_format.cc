@@ -27,6 +27,18 @@ std::string_view Unsealed(std::string_view bytes) {
 
 }  // namespace
 
+std::string MetaPeerKey(uint64_t member) {
+  std::string key(kMetaPeerPrefix);
+  key.resize(kMetaPeerPrefix.size() + sizeof member);
+  WriteBigEndian64(key.data() + kMetaPeerPrefix.size(), member);
+  return key;
+}
+
+uint64_t MemberOfMetaPeerKey(std::string_view key) {
+  if (!key.starts_with(kMetaPeerPrefix) || key.size() != kMetaPeerPrefix.size() + sizeof(uint64_t)) return 0;
+  return ReadBigEndian64(key.data() + kMetaPeerPrefix.size());
+}
+
 std::string EncodeIdentity(const Identity& identity) {
   std::string out;
   PutFixed64(&out, identity.cluster_id);

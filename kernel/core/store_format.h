@@ -8,6 +8,7 @@
 //                      "installing" present while a snapshot is being installed: the rest is partial
 //                      "log-reset"  present from the end of a snapshot until the log was reset to it
 //                      "log-promise" Promise: present while the log, once damaged, lacks what it had
+//                      "peer/" id u64 BE -> u64: the incarnation that this member first came with
 //   table 1 revisions  main u64 BE, sub u32 BE -> record (mvcc/record.h)
 //   table 2 leases     id u64 BE -> varint granted ttl in seconds
 //   table 3 members    id u64 BE -> member::Membership's bytes; id 0: the removed ids
@@ -31,6 +32,11 @@ inline constexpr std::string_view kMetaInstalling = "installing";
 inline constexpr std::string_view kMetaLogReset = "log-reset";
 inline constexpr std::string_view kMetaFenced = "fenced";
 inline constexpr std::string_view kMetaLogPromise = "log-promise";
+
+inline constexpr std::string_view kMetaPeerPrefix = "peer/";
+std::string MetaPeerKey(uint64_t member);
+// The member of such a key; 0: it is another key.
+uint64_t MemberOfMetaPeerKey(std::string_view key);
 
 // Who this data directory belongs to. Never leaves the member (a snapshot skips it).
 struct Identity {

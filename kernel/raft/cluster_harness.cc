@@ -347,7 +347,7 @@ bool Cluster::Apply(NodeId id, uint64_t count_max) {
   Node& at = node(id);
   if (at.raft == nullptr || failed_) return false;
   bool any = false;
-  for (; count_max > 0 && at.memory.applied < at.raft->commit_index(); --count_max) {
+  for (; count_max > 0 && at.memory.applied < at.raft->applicable_index(); --count_max) {
     any = true;
     const uint64_t index = at.memory.applied + 1;
     const Entry entry = at.raft->EntryAt(index);

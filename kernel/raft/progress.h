@@ -61,7 +61,8 @@ struct Progress {
   uint64_t sent_commit = 0;  // The highest commit index in a message since the last loss.
   uint64_t read_round = 0;   // Latest read round that the peer has confirmed.
   bool is_learner = false;
-  bool recently_active = false;  // Heard of since the last check of the quorum.
+  bool recently_active = false;  // Heard of since the last check of the quorum, ...
+  bool was_active = false;       // ... or between the two before that.
   bool paused = false;           // kProbe: wait for an answer (or a heartbeat's) before sending more.
   bool probe_now = false;        // Send an append even without entries: something may have been lost.
   bool log_read_pending = false;

@@ -58,7 +58,8 @@ Raft::Impl::Impl(const Options& options, InitialState state)
       configuration_(Normalized(std::move(state.configuration))),
       promised_index_(state.promised_index),
       promised_term_(state.promised_term),
-      issued_(state.hard_state) {
+      issued_(state.hard_state),
+      saved_commit_(state.hard_state.commit) {
   KW_CHECK(term_ >= log_.last_term());
   forward_round_ = Random(uint64_t{1} << 48) + 1;
   ResetElectionTimer();
@@ -89,7 +90,7 @@ bool Raft::Impl::InLease() const { return leader_ != 0 && election_elapsed_ < op
 
 bool Raft::Impl::MayCampaign() const {
   return IsVoter() && !needs_snapshot_ && !IsBehindPromise() &&
-         (!log_.HasUnappliedConfiguration() || mutant::Is(mutant::kCampaignUnapplied));
+         (log_.UnappliedConfiguration() == 0 || mutant::Is(mutant::kCampaignUnapplied));
 }
 
 bool Raft::Impl::IsBehindPromise() const { return promised_term_ != 0; }
@@ -291,6 +292,16 @@ Message Raft::Impl::NewMessage(MessageKind kind, NodeId to) const {
 
 bool Raft::Impl::HardStateChanged() const { return term_ != issued_.term || vote_ != issued_.vote; }
 
+// The commit index is saved along with other things, and may be behind after a restart: the next leader tells.
+// But after a change of the members, who could tell may be gone: see applicable_index().
+bool Raft::Impl::CommitIsToBeSaved() const { return saved_commit_ < log_.UnappliedConfiguration(); }
+
+uint64_t Raft::Impl::applicable_index() const {
+  const uint64_t configuration = log_.UnappliedConfiguration();
+  const bool is_saved = saved_commit_ >= configuration && saved_commit_seq_ <= durable_seq_;
+  return configuration == 0 || is_saved ? log_.commit_index() : configuration - 1;
+}
+
 void Raft::Impl::SendDurable(Message message, bool with_entries) {
   uint64_t seq = hard_state_seq_;
   if (with_entries && log_.durable_index() < log_.last_index()) seq = issued_seq_;
@@ -323,14 +334,14 @@ void Raft::Impl::OnApplied(uint64_t index) {
 bool Raft::Impl::HasOutput() const {
   return !messages_.empty() || !reads_.empty() || !log_reads_.empty() || !snapshots_.empty() ||
          send_pending_ || acknowledge_pending_ || reads_not_forwarded_ > 0 || HardStateChanged() ||
-         log_.HasUnstable() || ReleaseReady() || CanStartReadRound();
+         CommitIsToBeSaved() || log_.HasUnstable() || ReleaseReady() || CanStartReadRound();
 }
 
 Output Raft::Impl::TakeOutput() {
   Output output;
   if (CanStartReadRound()) StartReadRound();
   if (send_pending_) SendAppends();
-  if (HardStateChanged() || log_.HasUnstable()) {
+  if (HardStateChanged() || CommitIsToBeSaved() || log_.HasUnstable()) {
     Append& append = output.append.emplace();
     append.seq = ++issued_seq_;
     append.entries = log_.TakeUnstable(append.seq);
@@ -338,6 +349,10 @@ Output Raft::Impl::TakeOutput() {
     if (HardStateChanged()) {
       hard_state_seq_ = append.seq;
       if (own_vote_pending_) own_vote_seq_ = append.seq;
+    }
+    if (CommitIsToBeSaved()) {
+      saved_commit_ = now.commit;
+      saved_commit_seq_ = append.seq;
     }
     if (now != issued_) append.hard_state = now;
     issued_ = now;
@@ -404,6 +419,7 @@ uint64_t Raft::term() const { return impl_->term(); }
 NodeId Raft::leader() const { return impl_->leader(); }
 uint64_t Raft::commit_index() const { return impl_->log().commit_index(); }
 uint64_t Raft::applied_index() const { return impl_->log().applied_index(); }
+uint64_t Raft::applicable_index() const { return impl_->applicable_index(); }
 uint64_t Raft::durable_index() const { return impl_->log().durable_index(); }
 uint64_t Raft::first_index() const { return impl_->log().first_index(); }
 uint64_t Raft::last_index() const { return impl_->log().last_index(); }

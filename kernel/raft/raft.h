@@ -88,7 +88,7 @@ struct PeerProgress {
   NodeId id = 0;
   uint64_t match_index = 0;
   bool is_learner = false;
-  bool recently_active = false;
+  bool recently_active = false;  // Heard of within the last one to two election timeouts.
   bool in_snapshot = false;
 };
 
@@ -157,6 +157,10 @@ class Raft {
   NodeId leader() const;
   uint64_t commit_index() const;
   uint64_t applied_index() const;
+  // Entries up to here may be applied: the committed ones, but a configuration entry not before this node
+  // will still know after a restart that it is committed. A member that it removes may leave for good as soon
+  // as somebody has applied it; by the old configuration its vote could be needed to find that out.
+  uint64_t applicable_index() const;
   // Entries up to here are in the log store for good. A leader may commit beyond it, by the others'
   // copies: the engine must not be made durable beyond it, else a restart finds it ahead of the log.
   uint64_t durable_index() const;

@@ -53,7 +53,7 @@ void Raft::Impl::BecomeLeader() {
   transferee_ = 0;
   peers_.clear();
   UpdatePeers();
-  for (Progress& peer : peers_) peer.recently_active = false;
+  for (Progress& peer : peers_) peer.recently_active = peer.was_active = false;
   // Whether an unapplied change is among the entries up to here is not worth a search.
   pending_configuration_index_ = log_.last_index();
   term_start_index_ = log_.last_index() + 1;
@@ -204,7 +204,7 @@ bool Raft::Impl::QuorumActive() {
   size_t active = IsVoter() ? 1 : 0;
   for (Progress& peer : peers_) {
     if (peer.recently_active && !peer.is_learner) ++active;
-    peer.recently_active = false;
+    peer.was_active = std::exchange(peer.recently_active, false);
   }
   return active >= QuorumSize(configuration_.voters.size());
 }

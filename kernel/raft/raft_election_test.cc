@@ -330,6 +330,28 @@ TEST(RaftCheckQuorum, LeaderWithQuorumStays) {
   EXPECT_EQ(cluster.Leader(), leader);
 }
 
+// A leader that looked just after its check of the quorum found nobody to hand over to.
+TEST(RaftCheckQuorum, PeersThatAnswerAreActiveAtEachTick) {
+  Cluster cluster({.voters = 3});
+  const NodeId leader = cluster.RunUntilLeader();
+  cluster.Run(2);
+  for (int tick = 0; tick < 25; ++tick) {
+    cluster.Do(leader, [](Raft& raft) {
+      raft.Tick();
+      for (const PeerProgress& peer : raft.progress()) EXPECT_TRUE(peer.recently_active);
+    });
+    cluster.Settle();
+  }
+  ASSERT_EQ(cluster.Leader(), leader);
+
+  const NodeId gone = leader % 3 + 1;
+  cluster.Crash(gone);
+  cluster.Run(20);
+  for (const PeerProgress& peer : cluster.raft(leader).progress()) {
+    EXPECT_EQ(peer.recently_active, peer.id != gone);
+  }
+}
+
 // Dissertation 3.10.
 TEST(RaftTransfer, HandsOverWithoutAnElectionTimeout) {
   Cluster cluster({.voters = 3});

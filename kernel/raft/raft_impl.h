@@ -51,6 +51,7 @@ class Raft::Impl {
   uint64_t term() const { return term_; }
   NodeId leader() const { return leader_; }
   const RaftLog& log() const { return log_; }
+  uint64_t applicable_index() const;
   const Configuration& configuration() const { return configuration_; }
   bool IsVoter() const { return IsVoter(options_.id); }
   bool transferring() const { return transferee_ != 0; }
@@ -100,6 +101,7 @@ class Raft::Impl {
   // Sends once the term, the vote and, `with_entries`, the log as they are now are durable.
   void SendDurable(Message message, bool with_entries);
   bool HardStateChanged() const;
+  bool CommitIsToBeSaved() const;
   bool ReleaseReady() const { return !held_.empty() && held_.front().seq <= durable_seq_; }
 
   // ---- raft_election.cc ----
@@ -196,8 +198,10 @@ class Raft::Impl {
   uint64_t forward_round_;  // Begins at random: answers to an earlier incarnation never match.
 
   // Durability and output.
-  HardState issued_;             // What the last append with a hard state carried.
-  uint64_t issued_seq_ = 0;      // Of the last append.
+  HardState issued_;           // What the last append with a hard state carried.
+  uint64_t issued_seq_ = 0;    // Of the last append.
+  uint64_t saved_commit_ = 0;  // For the sake of a configuration entry, by this append.
+  uint64_t saved_commit_seq_ = 0;
   uint64_t hard_state_seq_ = 0;  // Of the append that carried the current term and vote.
   uint64_t durable_seq_ = 0;
   std::deque<Held> held_;  // seq never falls.

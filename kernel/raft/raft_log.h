@@ -55,9 +55,9 @@ class RaftLog {
   const Entry& At(uint64_t index) const;
   // Entries from `begin` (in memory, or last_index() + 1) up to about `bytes_max`; at least one if any.
   std::vector<Entry> Copy(uint64_t begin, size_t bytes_max) const;
-  // Whether a configuration entry is committed and not applied.
-  bool HasUnappliedConfiguration() const {
-    return !configurations_.empty() && configurations_.front() <= commit_;
+  // The first configuration entry that is committed and not applied; 0 if there is none.
+  uint64_t UnappliedConfiguration() const {
+    return configurations_.empty() || configurations_.front() > commit_ ? 0 : configurations_.front();
   }
 
   // entry.index == last_index() + 1.

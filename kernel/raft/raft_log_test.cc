@@ -212,16 +212,16 @@ TEST(RaftLog, ResetBelowTheEndVoidsReportsOfWhatWasAbove) {
 TEST(RaftLog, KnowsOfUnappliedConfigurations) {
   RaftLog log = MakeLog({1});
   log.Append(MakeEntry(2, 1, EntryKind::kConfiguration));
-  EXPECT_FALSE(log.HasUnappliedConfiguration());
+  EXPECT_EQ(log.UnappliedConfiguration(), 0u);
   log.CommitTo(2);
-  EXPECT_TRUE(log.HasUnappliedConfiguration());
+  EXPECT_EQ(log.UnappliedConfiguration(), 2u);
   log.ApplyTo(2);
-  EXPECT_FALSE(log.HasUnappliedConfiguration());
+  EXPECT_EQ(log.UnappliedConfiguration(), 0u);
   log.Append(MakeEntry(3, 1, EntryKind::kConfiguration));
   log.TruncateFrom(3);
   log.Append(MakeEntry(3, 2));
   log.CommitTo(3);
-  EXPECT_FALSE(log.HasUnappliedConfiguration());
+  EXPECT_EQ(log.UnappliedConfiguration(), 0u);
 }
 
 }  // namespace

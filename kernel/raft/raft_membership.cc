@@ -120,8 +120,8 @@ std::vector<PeerProgress> Raft::Impl::progress() const {
   std::vector<PeerProgress> result;
   result.reserve(peers_.size());
   for (const Progress& peer : peers_) {
-    result.push_back(
-        {peer.id, peer.match, peer.is_learner, peer.recently_active, peer.state == ProgressState::kSnapshot});
+    result.push_back({peer.id, peer.match, peer.is_learner, peer.recently_active || peer.was_active,
+                      peer.state == ProgressState::kSnapshot});
   }
   return result;
 }

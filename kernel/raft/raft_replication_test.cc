@@ -434,6 +434,30 @@ TEST(RaftMembership, LeaderThatRemovedItselfStepsDown) {
   EXPECT_FALSE(cluster.raft(leader).IsVoter());
 }
 
+// The other one of two has the entry, does not know that it is committed, and needs a vote to find out.
+TEST(RaftMembership, RemovedLeaderOfTwoVotesForTheOther) {
+  Cluster cluster({.voters = 2});
+  const NodeId leader = cluster.RunUntilLeader();
+  const NodeId other = leader % 2 + 1;
+  cluster.lose = [&](const Message& message) { return message.from == leader && message.commit >= 2; };
+  cluster.ProposeConfiguration(leader, {{other}, {}});
+  cluster.Settle();
+  ASSERT_EQ(cluster.raft(leader).applied_index(), 2u);
+  ASSERT_FALSE(cluster.raft(leader).IsVoter());
+  ASSERT_LT(cluster.raft(other).applied_index(), 2u);
+  cluster.lose = nullptr;
+
+  cluster.Run(40);
+  EXPECT_EQ(cluster.raft(other).role(), Role::kLeader);
+  EXPECT_EQ(cluster.raft(other).configuration(), (Configuration{{other}, {}}));
+  // From now on it can do without.
+  cluster.Crash(leader);
+  cluster.Crash(other);
+  cluster.Restart(other);
+  cluster.Run(40);
+  EXPECT_EQ(cluster.raft(other).role(), Role::kLeader);
+}
+
 TEST(RaftMembership, SmallerMajorityCommitsWhatWaits) {
   Cluster cluster({.voters = 4});
   const NodeId leader = cluster.RunUntilLeader();

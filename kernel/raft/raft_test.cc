@@ -76,6 +76,30 @@ TEST(Raft, SingleVoterWaitsForItsOwnDisk) {
   EXPECT_EQ(raft.TakeOutput().append->hard_state, (HardState{1, 1, 2}));
 }
 
+// Else a removed member would be gone, and after a restart nobody would know that it need not be asked.
+TEST(Raft, ConfigurationIsAppliedOnceItsCommitIsDurable) {
+  Raft raft(MakeOptions(1), MakeState({1}));
+  raft.Campaign();
+  raft.OnDurable(raft.TakeOutput().append->seq);
+  raft.OnDurable(raft.TakeOutput().append->seq);
+  raft.OnApplied(1);
+  ASSERT_TRUE(raft.committed_in_term());
+
+  ASSERT_EQ(raft.ProposeConfiguration(SharedBytes::Copy("c")), 2u);
+  raft.OnDurable(raft.TakeOutput().append->seq);
+  EXPECT_EQ(raft.commit_index(), 2u);
+  EXPECT_EQ(raft.applicable_index(), 1u);
+  ASSERT_TRUE(raft.HasOutput());
+  const Output output = raft.TakeOutput();
+  EXPECT_EQ(output.append->hard_state, (HardState{1, 1, 2}));
+  EXPECT_TRUE(output.append->entries.empty());
+  EXPECT_EQ(raft.applicable_index(), 1u);
+
+  raft.OnDurable(output.append->seq);
+  EXPECT_EQ(raft.applicable_index(), 2u);
+  EXPECT_FALSE(raft.HasOutput());
+}
+
 TEST(Raft, ReportOfAnEarlierAppendIsNotThatOfTheVote) {
   Raft raft(MakeOptions(1), MakeState({1}));
   raft.Step(MakeMessage(MessageKind::kHeartbeat, 9, 1, 5));  // A term to store, from outside.

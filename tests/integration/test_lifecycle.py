@@ -240,6 +240,37 @@ def test_removed_leader_hands_over(make_cluster):
     assert member_count(others[0]) == 2
 
 
+def test_cluster_shrinks_to_one_by_its_leaders(make_cluster):
+    cluster = make_cluster(3)
+    first = cluster.one
+    writers = Writers([first], "shrink")
+    under_way(first)
+    acknowledged = {}
+    for left in (2, 1):
+        leader = cluster.leader()
+        leader_id = cluster.member_id(leader)
+        rest = [node for node in cluster if node is not leader]
+        if leader is first:  # Who is written to.
+            acknowledged.update(writers.stop())
+            first = rest[0]
+            writers = Writers([first], f"shrink/{left}")
+        # Asked by the one that is to go: it answers once the others can do without it, and ends.
+        leader.client.Cluster.MemberRemove(rpc.MemberRemoveRequest(ID=leader_id), timeout=5)
+        wait_until("the removed leader ends", lambda: not leader.alive(), 5)
+        assert "was removed from the cluster" in leader.log()
+        leader.close()
+        del cluster.nodes[leader.name]
+        # Whoever is left knows it for good: it needs no vote of the removed one.
+        for node in rest:
+            node.kill()
+        for node in rest:
+            node.start()
+        wait_until("the others go on", lambda: rest[0].client.put(b"k", b"v", timeout=1))
+        assert member_count(rest[0]) == left
+    acknowledged.update(writers.stop())
+    check_all(cluster, b"shrink/", acknowledged)
+
+
 def measure_handover(cluster, end_leader):
     """Milliseconds without an acknowledgement around the end of the leader, seen by the others."""
     leader = cluster.leader()

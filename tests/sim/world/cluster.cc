@@ -211,7 +211,8 @@ const LogShadow* Cluster::LogOf(uint64_t member) const {
       return &nodes_[slot]->log_record().acknowledged;
     }
   }
-  return nullptr;
+  const auto retired = retired_.find(member);
+  return retired == retired_.end() ? nullptr : &retired->second;
 }
 
 // A process died at a call, has failed, or did not start.
@@ -254,8 +255,8 @@ void Cluster::Explain(size_t slot) {
 
 // No longer a member: the machine is emptied, for another one.
 void Cluster::Retire(size_t slot) {
+  if (const LogShadow* log = LogOf(machines_[slot].member_id)) retired_[machines_[slot].member_id] = *log;
   nodes_[slot]->Wipe();
-  retired_.insert(machines_[slot].member_id);
   const bool planned = machines_[slot].restart_planned;
   machines_[slot] = {};
   machines_[slot].restart_planned = planned;

@@ -9,7 +9,6 @@
 #include <functional>
 #include <map>
 #include <memory>
-#include <set>
 #include <string>
 #include <vector>
 
@@ -134,6 +133,7 @@ class Cluster final : public World {
   void DiskError();
   void SlowDisk();
   void Damage();
+  bool IsRememberedByAll(size_t slot) const;
   std::string EmptyDirectory(size_t slot);
   void EndFaults();
   void CutAllButAQuorum();
@@ -173,7 +173,7 @@ class Cluster final : public World {
   // Operator.
   std::map<uint64_t, std::unique_ptr<MemberCall>> member_calls_;
   uint64_t next_member_call_ = 1;
-  std::set<uint64_t> retired_;  // Members whose data is gone.
+  std::map<uint64_t, LogShadow> retired_;  // Members whose data is gone, and what they had acknowledged.
 };
 
 }  // namespace keyway::sim

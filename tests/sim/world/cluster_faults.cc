@@ -270,9 +270,7 @@ void Cluster::Damage() {
   if (others_change || machines_[slot].role != Role::kMember) return;
   if (!machines_[slot].is_damaged && damaged >= (swarm_.voters - 1) / 2) return;
   std::string what;
-  const Member* member = membership->Find(machines_[slot].member_id);
-  const bool is_known = member != nullptr && member->incarnation != 0;
-  if (is_known && random_.Chance(333'000)) {
+  if (random_.Chance(333'000) && IsRememberedByAll(slot)) {
     what = EmptyDirectory(slot);
   } else if (random_.Chance(400'000)) {
     const Call call = random_.Coin() ? Call::kStoreGet : Call::kStoreCursorNext;
@@ -286,6 +284,17 @@ void Cluster::Damage() {
   ++faults_;
   trace_.Add(scheduler_.now_ns(), "damage", slot + 1);
   trace_.Note(scheduler_.now_ns(), slot + 1, "damaged: " + what);
+}
+
+// Whether all other members would refuse this one with an empty directory. Before that, a lost directory beside
+// a member that is down too may be more than a quorum can stand: docs/adr/0005.
+bool Cluster::IsRememberedByAll(size_t slot) const {
+  for (size_t other = 0; other < nodes_.size(); ++other) {
+    if (other == slot || machines_[other].role != Role::kMember) continue;
+    const core::Core* core = nodes_[other]->core();
+    if (core == nullptr || !core->remembers(machines_[slot].member_id)) return false;
+  }
+  return true;
 }
 
 // Somebody empties a member's directory and starts it again: it may have voted and acknowledged what it does

@@ -51,7 +51,8 @@ void Cluster::Ask(uint16_t kind, uint64_t id, size_t slot, bool is_learner,
   Submit(via, request);
 }
 
-// The membership that the most advanced running member knows; null if none runs.
+// The membership that the most advanced running member knows; null if none runs. One that was removed itself
+// answers nobody.
 const Membership* Cluster::KnownMembership() const {
   const Membership* best = nullptr;
   uint64_t best_applied = 0;
@@ -59,6 +60,7 @@ const Membership* Cluster::KnownMembership() const {
     const core::Core* core = nodes_[slot]->core();
     if (core == nullptr || core->raft() == nullptr || core->failed()) continue;
     if (core->raft()->applied_index() <= best_applied) continue;
+    if (core->membership().IsRemoved(core->member_id())) continue;
     best_applied = core->raft()->applied_index();
     best = &core->membership();
   }

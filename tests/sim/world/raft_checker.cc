@@ -51,9 +51,9 @@ void RaftChecker::OnStored(size_t slot, const core::Applied& applied, const LogS
 void RaftChecker::OnMessage(size_t slot, const core::Core& core, const raft::Message& message,
                             const LogShadow& log) {
   if (message.reject || core.raft() == nullptr) return;
+  // Of a term that is over by now nothing can be seen any more.
+  if (log.hard_state.term > message.term) return;
   if (message.kind == raft::MessageKind::kVoteResponse) {
-    // Of a term that is over by now nothing can be seen any more.
-    if (log.hard_state.term > message.term) return;
     if (log.hard_state.term == message.term && log.hard_state.vote == message.to) return;
     Violate("a vote is told before it is durable", slot, message.term, 0);
   } else if (message.kind == raft::MessageKind::kAppendResponse) {

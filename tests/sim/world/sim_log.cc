@@ -247,7 +247,15 @@ int32_t SimLog::Rebuild(kw_error* error) {
   }
   const LogShadow before = record_->acknowledged;
   log_segmented::Status status = real_->store.Rebuild();
-  if (!status.ok()) return status.Fill(error);
+  if (!status.ok()) {  // It may be done all the same.
+    LogChange change;
+    const bool is_emptied = salvaged_.bounds.last < salvaged_.bounds.first;
+    change.kind = is_emptied ? LogChange::Kind::kReset : LogChange::Kind::kTruncatePrefix;
+    change.index = is_emptied ? salvaged_.bounds.last : salvaged_.bounds.first;
+    change.term = salvaged_.bounds.base_term;
+    record_->unacknowledged.push_back(std::move(change));
+    return status.Fill(error);
+  }
   LogShadow found = ReadBack(salvaged_.hard_state, salvaged_.bounds);
   for (uint64_t i = std::max(found.base_index, before.base_index) + 1;
        i <= std::min(found.last_index(), before.last_index()); ++i) {

@@ -94,6 +94,7 @@ void SimStore::Crash() {
 void SimStore::Wipe() {
   tables_ = std::make_shared<Tables>();
   unsynced_.clear();
+  lie_in_ = 0;
 }
 
 bool SimStore::Lies(Call call, const std::string& value) {
