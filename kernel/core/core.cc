@@ -248,9 +248,7 @@ void Core::Tick() {
     ProposeMark();
     FinishMarks();
     LeaveIfDiskStalls();
-    if (leaving_) {
-      for (const auto& [id, member] : membership_.members()) SendHello(id);
-    }
+    RepeatHellos();
     if (std::erase_if(farewells_, [&](const auto& item) { return item.second.until_ms <= now_ms(); }) != 0) {
       UpdatePeers();
     }

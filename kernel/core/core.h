@@ -218,6 +218,7 @@ class Core {
   void Refuse(uint64_t peer, std::string_view reason);
   void UpdatePeers();
   bool CheckSender(const FrameHeader& header);
+  void RepeatHellos();
   void Leave();
   void OnRefused(uint64_t from, const std::string& reason);
   bool IsRemembered(const FrameHeader& header);

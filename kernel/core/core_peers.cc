@@ -114,6 +114,15 @@ void Core::SendHello(uint64_t peer) {
   SendFrame(peer, KW_LANE_CONTROL, frame);
 }
 
+// A hello may be lost like any frame. One that joins waits for it, to be named; one that was removed waits for
+// the answer to its own.
+void Core::RepeatHellos() {
+  for (const auto& [id, member] : membership_.members()) {
+    const bool may_wait = member.incarnation == 0 && tick_count_ % config_.election_ticks == 0;
+    if (id != identity_.member_id && (leaving_ || may_wait)) SendHello(id);
+  }
+}
+
 void Core::Refuse(uint64_t peer, std::string_view reason) {
   uint64_t& told_ms = Remembered(&refused_ms_, peer, membership_);
   if (told_ms != 0 && now_ms() < told_ms + 1000) return;

@@ -32,6 +32,7 @@ Cluster::Cluster(uint64_t seed, const Swarm& swarm, bool trace_text)
       raft_checker_.OnConfiguration(slot, *nodes_[slot]->core(), index, term);
   };
   network_.on_send = [this](size_t slot, const kw_frame& frame) { OnSend(slot, frame); };
+  network_.on_stall = [this](uint64_t stall_ns) { Disturb(stall_ns); };
   network_.paused_until_ns = [this](size_t slot) { return nodes_[slot]->paused_until_ns(); };
   hooks.loss = [this](size_t slot, uint64_t base_index) {
     Fail("node " + std::to_string(slot + 1) + " drops acknowledged entries behind " +
@@ -262,7 +263,12 @@ void Cluster::Retire(size_t slot) {
   machines_[slot].restart_planned = planned;
 }
 
-void Cluster::Disturb() { disturbances_ns_.push_back(now_ns()); }
+void Cluster::Disturb(uint64_t for_ns) {
+  disturbances_ns_.push_back(now_ns());
+  if (for_ns == 0) return;
+  const uint64_t step_ns = std::min(for_ns, kSecond);
+  scheduler_.After(step_ns, [this, rest_ns = for_ns - step_ns] { Disturb(rest_ns); });
+}
 
 // ---- the whole life --------------------------------------------------------------------------------------
 

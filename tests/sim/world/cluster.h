@@ -115,7 +115,8 @@ class Cluster final : public World {
   void OnDied(size_t slot);
   void Explain(size_t slot);
   void Retire(size_t slot);
-  void Disturb();
+  // Something that may make a lease live longer happens now, and lasts.
+  void Disturb(uint64_t for_ns = 0);
   void Settle();
   void OnSend(size_t slot, const kw_frame& frame);
   void CheckStall(size_t slot);

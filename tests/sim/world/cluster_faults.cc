@@ -77,9 +77,9 @@ void Cluster::PlanFaults() {
   Every(swarm_.pause_ns, [this] {
     size_t slot = 0;
     if (!RandomRunning(&slot)) return;
-    nodes_[slot]->Pause(scheduler_.now_ns() +
-                        random_.Between(10, random_.Coin() ? 500 : 8000) * kMillisecond);
-    Disturb();
+    const uint64_t pause_ns = random_.Between(10, random_.Coin() ? 500 : 8000) * kMillisecond;
+    nodes_[slot]->Pause(scheduler_.now_ns() + pause_ns);
+    Disturb(pause_ns);
   });
   Every(swarm_.partition_ns, [this] { Partition(); });
   Every(swarm_.reset_ns, [this] {
@@ -185,21 +185,19 @@ void Cluster::SlowLink() {
 void Cluster::ChangeClock() {
   const size_t slot = random_.Below(nodes_.size());
   ++faults_;
-  Disturb();
+  const uint64_t end_ns = random_.Between(100, 8000) * kMillisecond;
   switch (random_.Below(3)) {
     case 0:
       nodes_[slot]->JumpClock(random_.Between(1, 10'000) * kMillisecond);
-      return;
+      return Disturb();
     case 1:
       nodes_[slot]->SetClockRate(0);
       break;
     default:
       nodes_[slot]->SetClockRate(random_.Between(900'000, 1'100'000));
   }
-  scheduler_.After(random_.Between(100, 8000) * kMillisecond, [this, slot] {
-    nodes_[slot]->SetClockRate(1'000'000);
-    Disturb();
-  });
+  Disturb(end_ns);
+  scheduler_.After(end_ns, [this, slot] { nodes_[slot]->SetClockRate(1'000'000); });
 }
 
 void Cluster::DiskError() {
@@ -234,8 +232,8 @@ void Cluster::SlowDisk() {
     if (Leads(*nodes_[other]) && random_.Coin()) slot = other;
   }
   ++faults_;
-  Disturb();
   const uint64_t end_ns = random_.Between(200, random_.Coin() ? 3000 : 12000) * kMillisecond;
+  Disturb(end_ns);
   switch (random_.Below(3)) {
     case 0:
       nodes_[slot]->disks_hang_until_ns = scheduler_.now_ns() + end_ns;
@@ -246,10 +244,7 @@ void Cluster::SlowDisk() {
     default:
       nodes_[slot]->slow_factor = random_.Between(5, 100);
   }
-  scheduler_.After(end_ns, [this, slot] {
-    nodes_[slot]->slow_factor = 1;
-    Disturb();
-  });
+  scheduler_.After(end_ns, [this, slot] { nodes_[slot]->slow_factor = 1; });
 }
 
 // At rest, never on all copies: only while all members are sound, and then on fewer than half of them.

@@ -185,7 +185,7 @@ void SimLog::CheckAgainstRecord(const std::string& what,
     change.ApplyTo(&expected);
     matches = is_found(expected);
   }
-  if (matches) return;
+  if (matches || (record_->rebuilt.has_value() && is_found(*record_->rebuilt))) return;
   const LogShadow& acknowledged = record_->acknowledged;
   violation_ = "the log acknowledged [" + std::to_string(acknowledged.base_index + 1) + ", " +
                std::to_string(acknowledged.last_index()) + "] in term " +
@@ -197,6 +197,7 @@ void SimLog::StartFrom(LogShadow found) {
   recovered_ = true;
   record_->acknowledged = found;
   record_->unacknowledged.clear();
+  record_->rebuilt.reset();
   written_ = std::move(found);
 }
 
@@ -233,6 +234,7 @@ int32_t SimLog::Salvage(uint64_t base_index, uint64_t base_term, kw_log_salvage*
       "salvaged as ending with " + std::to_string(out->last) + " in term " +
           std::to_string(out->hard_state.term) + " with vote " + std::to_string(out->hard_state.vote),
       [&](const LogShadow& expected) {
+        salvaged_from_ = expected;
         const LogShadow::Entry* last = expected.Find(expected.last_index());
         return expected.hard_state.term == out->hard_state.term &&
                expected.hard_state.vote == out->hard_state.vote && expected.last_index() == out->last &&
@@ -253,7 +255,7 @@ int32_t SimLog::Rebuild(kw_error* error) {
     change.kind = is_emptied ? LogChange::Kind::kReset : LogChange::Kind::kTruncatePrefix;
     change.index = is_emptied ? salvaged_.bounds.last : salvaged_.bounds.first;
     change.term = salvaged_.bounds.base_term;
-    record_->unacknowledged.push_back(std::move(change));
+    change.ApplyTo(&record_->rebuilt.emplace(std::move(salvaged_from_)));
     return status.Fill(error);
   }
   LogShadow found = ReadBack(salvaged_.hard_state, salvaged_.bounds);

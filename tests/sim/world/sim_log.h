@@ -9,6 +9,7 @@
 #include <deque>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -58,6 +59,7 @@ struct LogChange {
 struct LogRecord {
   LogShadow acknowledged;
   std::deque<LogChange> unacknowledged;  // Of the last life: any number of them, in order, may be there.
+  std::optional<LogShadow> rebuilt;      // As a rebuild that failed would have made it: it may have.
 };
 
 class SimLog {
@@ -119,7 +121,8 @@ class SimLog {
   std::unique_ptr<Real> real_;
   kw_plugin plugin_{};
   LogShadow written_;          // With all that was ever given to append.
-  kw_log_salvage salvaged_{};  // What Rebuild() leaves.
+  kw_log_salvage salvaged_{};  // What Rebuild() leaves ...
+  LogShadow salvaged_from_;    // ... of this.
   bool flush_at_once_ = true;
   bool recovered_ = false;
   std::string violation_;

@@ -215,7 +215,9 @@ void SimNetwork::SendOne(Endpoint& endpoint, const kw_frame& frame) {
   uint64_t arrival = now + random_.Between(faults.delay_min_ns, faults.delay_max_ns) +
                      extra_ns_[endpoint.slot * slots_ + connection.slot];
   if (faults.stall_ppm != 0 && random_.Chance(faults.stall_ppm)) {
-    arrival += random_.Between(200, 4000) * kMillisecond;
+    const uint64_t stall_ns = random_.Between(200, 4000) * kMillisecond;
+    arrival += stall_ns;
+    if (on_stall) on_stall(stall_ns);
   }
   if (is_late) {
     arrival += random_.Below(20 * kMillisecond);

@@ -45,6 +45,8 @@ class SimNetwork {
   LinkFaults faults;  // Of all links.
   // Until when a process is paused: its frames wait in its sockets, and are read some time after that.
   std::function<uint64_t(size_t slot)> paused_until_ns;
+  // A lane stops for so long.
+  std::function<void(uint64_t stall_ns)> on_stall;
   void Block(size_t from, size_t to, bool is_blocked);
   bool IsBlocked(size_t from, size_t to) const { return blocked_[from * slots_ + to]; }
   void HealAll();
