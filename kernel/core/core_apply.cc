@@ -57,6 +57,7 @@ bool Core::ApplyEntry(const raft::Entry& entry) {
     if (failed_) return false;
   }
   if (new_term) OnEntryTerm(entry.term);
+  if (deps_.on_applied) deps_.on_applied(entry.index);
   return true;
 }
 

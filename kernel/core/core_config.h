@@ -4,6 +4,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <string>
 #include <vector>
 
@@ -56,6 +57,8 @@ struct CoreDeps {
   Executor* executor = nullptr;
   Logger* logger = nullptr;
   MetricsRegistry* metrics = nullptr;
+  // For the simulator; may be empty. [core] An entry was applied in full.
+  std::function<void(uint64_t index)> on_applied;
 };
 
 }  // namespace keyway::core

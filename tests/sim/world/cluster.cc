@@ -24,6 +24,9 @@ Cluster::Cluster(uint64_t seed, const Swarm& swarm, bool trace_text)
   services.network = &network_;
   SimNode::Hooks hooks;
   hooks.turned = [this](size_t slot) { OnTurned(slot); };
+  hooks.applied = [this](size_t slot, uint64_t index) {
+    if (nodes_[slot]->core() != nullptr) raft_checker_.OnApplied(slot, *nodes_[slot]->core(), index);
+  };
   hooks.entry = [this](size_t slot, uint64_t index, uint64_t term, uint64_t before, uint32_t crc) {
     raft_checker_.OnEntry(slot, index, term, before, crc);
   };

@@ -37,15 +37,26 @@ void RaftChecker::OnStored(size_t slot, const core::Applied& applied, const LogS
   if (log != nullptr && applied.index > log->last_index()) {
     Violate("the engine is ahead of the node's own log", slot, applied.term, applied.index);
   }
-  if (!applied.compacted || applied.index == 0 || applied.index > committed_.size()) return;
-  Committed& known = committed_[applied.index - 1];
-  if (!known.has_digest) {
-    known.has_digest = true;
-    known.digest = applied.digest;
-    known.revision = applied.revision;
-  } else if (known.digest != applied.digest || known.revision != applied.revision) {
-    Violate("state machine safety: what is stored is of another state", slot, applied.term, applied.index);
+  if (!applied.compacted || applied.index == 0) return;
+  CheckState("state machine safety: what is stored is of another state", slot, applied.term, applied.index,
+             applied.digest, applied.revision);
+}
+
+void RaftChecker::CheckState(const char* what, size_t slot, uint64_t term, uint64_t index, uint64_t digest,
+                             int64_t revision) {
+  if (index > states_.size()) states_.resize(index);
+  State& known = states_[index - 1];
+  if (!known.is_known) {
+    known = {digest, revision, true};
+  } else if (known.digest != digest || known.revision != revision) {
+    Violate(what, slot, term, index);
   }
+}
+
+void RaftChecker::OnApplied(size_t slot, const core::Core& core, uint64_t index) {
+  if (!core.digest_is_final()) return;
+  CheckState("state machine safety: the digests differ", slot, core.raft()->term(), index, core.digest(),
+             core.mvcc().revision());
 }
 
 void RaftChecker::OnMessage(size_t slot, const core::Core& core, const raft::Message& message,
@@ -99,7 +110,7 @@ void RaftChecker::CheckCommit(size_t slot, const raft::Raft& raft, const std::ve
     if (!term.has_value()) continue;
     if (committed_.size() < index) committed_.resize(index);
     Committed& known = committed_[index - 1];
-    if (known.term == 0) known = {*term, raft.term(), 0, false};
+    if (known.term == 0) known = {*term, raft.term()};
     known.seen_in_term = std::min(known.seen_in_term, raft.term());
     if (known.term != *term) {
       Violate("state machine safety: another entry was committed", slot, *term, index);
@@ -147,20 +158,13 @@ void RaftChecker::OnTurn(size_t slot, const core::Core& core,
   seen.commit = raft.commit_index();
   seen.applied = raft.applied_index();
   if (seen.voters != raft.configuration().voters) seen.voters = raft.configuration().voters;
-  if (seen.digest_due && core.digest_is_final() && seen.applied != 0 && seen.applied <= committed_.size()) {
+  if (seen.digest_due && core.digest_is_final() && seen.applied != 0) {
     seen.digest_due = false;
     if (core.membership().Configuration() != raft.configuration()) {
       Violate("the members are not those that the log says", slot, raft.term(), seen.applied);
     }
-    Committed& known = committed_[seen.applied - 1];
-    const uint64_t digest = core.digest();
-    if (!known.has_digest) {
-      known.has_digest = true;
-      known.digest = digest;
-      known.revision = core.mvcc().revision();
-    } else if (known.digest != digest) {
-      Violate("state machine safety: the digests differ", slot, raft.term(), seen.applied);
-    }
+    // Not only of entries: a compaction has ended, or a snapshot has been installed.
+    OnApplied(slot, core, seen.applied);
   }
 }
 

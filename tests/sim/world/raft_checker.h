@@ -38,6 +38,8 @@ class RaftChecker {
   void OnEntry(size_t slot, uint64_t index, uint64_t term, uint64_t term_before, uint32_t crc32c);
   // A membership change is given to the log of `slot`, whose core is this.
   void OnConfiguration(size_t slot, const core::Core& core, uint64_t index, uint64_t term);
+  // An entry was applied.
+  void OnApplied(size_t slot, const core::Core& core, uint64_t index);
   // What `slot` has applied goes to its engine; `log` is what its log has acknowledged, null if it is to be reset.
   void OnStored(size_t slot, const core::Applied& applied, const LogShadow* log);
   // A message of `slot` goes out; `log` is what its log has acknowledged.
@@ -56,9 +58,11 @@ class RaftChecker {
  private:
   struct Committed {
     uint64_t term = 0, seen_in_term = 0;
+  };
+  struct State {
     uint64_t digest = 0;
-    int64_t revision = 0;  // Of the state, with the digest.
-    bool has_digest = false;
+    int64_t revision = 0;
+    bool is_known = false;
   };
   struct Seen {
     uint64_t term = 0, commit = 0, applied = 0, leader_term = 0;
@@ -71,6 +75,8 @@ class RaftChecker {
     uint32_t crc32c;
   };
   void Violate(const char* what, size_t slot, uint64_t term, uint64_t index);
+  void CheckState(const char* what, size_t slot, uint64_t term, uint64_t index, uint64_t digest,
+                  int64_t revision);
   void CheckLeader(size_t slot, const raft::Raft& raft,
                    const std::function<const LogShadow*(uint64_t)>& log_of);
   void CheckCommit(size_t slot, const raft::Raft& raft, const std::vector<raft::NodeId>& before,
@@ -78,6 +84,7 @@ class RaftChecker {
 
   std::vector<Seen> seen_;
   std::vector<Committed> committed_;  // [index - 1]
+  std::vector<State> states_;         // [index - 1], once applied.
   absl::flat_hash_map<uint64_t, size_t> leaders_;
   absl::flat_hash_map<std::pair<uint64_t, uint64_t>, Content> entries_;  // (index, term)
   std::string violation_;

@@ -133,6 +133,9 @@ bool SimNode::Start(core::CoreConfig config) {
   deps.executor = this;
   deps.logger = logger_.get();
   deps.metrics = metrics_.get();
+  deps.on_applied = [this](uint64_t index) {
+    if (!dying_) hooks_.applied(slot_, index);
+  };
   const std::string token = config.cluster_token;
   core_ = std::make_unique<core::Core>(std::move(config), deps, inbox_.get());
   std::string error;

@@ -44,9 +44,10 @@ class SimNode final : public Boundary, private core::Executor {
     Trace* trace = nullptr;
     SimNetwork* network = nullptr;
   };
-  // What the owner hears of. All called outside of a turn, but `turned`, `entry` and `configuration`.
+  // What the owner hears of. All called outside of a turn, but `turned`, `applied`, `entry` and `configuration`.
   struct Hooks {
     std::function<void(size_t slot)> turned;
+    std::function<void(size_t slot, uint64_t index)> applied;  // Within a turn, each entry.
     std::function<void(size_t slot, uint64_t index, uint64_t term, uint64_t before, uint32_t crc)> entry;
     std::function<void(size_t slot, uint64_t index, uint64_t term)> configuration;
     std::function<void(size_t slot, uint64_t base_index)> loss;  // As SimLog::on_loss.
