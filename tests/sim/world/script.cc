@@ -3,6 +3,9 @@
 
 #include <utility>
 
+#include "kernel/base/bytes.h"
+#include "keyway/kernel.h"
+
 namespace keyway::sim {
 
 std::shared_ptr<Script::Flight> Script::Ask(size_t node, Request request, uint64_t limit_ns) {
@@ -62,6 +65,25 @@ bool Script::Compact(size_t node, int64_t revision) {
   request.revision = revision;
   const auto flight = Ask(node, std::move(request), 20 * kSecond);
   return flight != nullptr && flight->code == KW_OK;
+}
+
+bool Script::AddLearner(size_t node, const std::string& peer_url) {
+  const kw_slice url = ToSlice(peer_url);
+  std::optional<int32_t> answer;
+  kw_member_request request{};
+  request.req.size = sizeof request;
+  request.req.kind = KW_REQ_MEMBER_ADD;
+  request.peer_urls = &url;
+  request.peer_url_count = 1;
+  request.is_learner = 1;
+  request.req.ctx = &answer;
+  request.req.done = [](kw_request* self, int32_t code, const kw_error*, kw_reply* reply) {
+    *static_cast<std::optional<int32_t>*>(self->ctx) = code;
+    if (reply != nullptr) reply->release(reply);
+  };
+  cluster_->Submit(node, &request.req);
+  cluster_->RunUntil(UINT64_MAX, [&] { return answer.has_value(); });  // It is ours until then.
+  return answer == KW_OK;
 }
 
 std::optional<std::map<std::string, std::string>> Script::ReadAll(size_t node, uint64_t limit_ns) {

@@ -23,6 +23,8 @@ class Script final : public Clients {
   bool Put(size_t node, const std::string& key, const std::string& value, uint64_t limit_ns = 20 * kSecond);
   bool Remove(size_t node, const std::string& key);
   bool Compact(size_t node, int64_t revision);
+  // Adds a learner that will listen there.
+  bool AddLearner(size_t node, const std::string& peer_url);
   // A linearizable read of all keys; what is there by key.
   std::optional<std::map<std::string, std::string>> ReadAll(size_t node, uint64_t limit_ns = 20 * kSecond);
   // What acknowledged writes have made of the keys. A key with a write of unknown outcome has none.
