@@ -45,10 +45,73 @@ void Cluster::Ask(uint16_t kind, uint64_t id, size_t slot, bool is_learner,
     cluster.member_calls_.erase(own->id);
     done(code, new_id);
   };
-  const size_t via = up[random_.Below(up.size())];
+  size_t via = up[random_.Below(up.size())];
+  if (kind == KW_REQ_MOVE_LEADER && random_.Chance(900'000)) {  // Nobody else does it.
+    for (size_t other : up) {
+      if (Leads(*nodes_[other])) via = other;
+    }
+  }
   kw_request* request = &call->request.req;
   member_calls_.emplace(call->id, std::move(call));
   Submit(via, request);
+}
+
+void Cluster::MoveLeader(size_t slot) {
+  if (machines_[slot].role != Role::kMember) return;
+  ++faults_;
+  Ask(KW_REQ_MOVE_LEADER, machines_[slot].member_id, slot, false, [](int32_t, uint64_t) {});
+}
+
+// To another member, and again to who leads now.
+void Cluster::MoveLeaderAndBack(uint64_t within_ns) {
+  const size_t to = random_.Below(nodes_.size());
+  for (size_t slot = 0; slot < nodes_.size(); ++slot) {
+    if (slot == to || !Leads(*nodes_[slot])) continue;
+    const uint64_t there_ns = random_.Below(within_ns), back_ns = there_ns + random_.Below(within_ns);
+    scheduler_.After(there_ns, [this, to] {
+      if (chaos_) MoveLeader(to);
+    });
+    return scheduler_.After(back_ns, [this, slot] {
+      if (chaos_) MoveLeader(slot);
+    });
+  }
+}
+
+// All members have the same hash of the same revision, if they have compacted up to the same one.
+void Cluster::CompareHashes() {
+  size_t newest = 0;
+  if (!RandomRunning(&newest) || nodes_[newest]->core()->raft() == nullptr) return;
+  const int64_t revision = nodes_[newest]->core()->mvcc().revision();
+  for (size_t slot = 0; slot < nodes_.size(); ++slot) {
+    if (!IsUp(slot) || machines_[slot].role != Role::kMember) continue;
+    auto call = std::make_unique<HashCall>();
+    call->cluster = this;
+    call->id = next_member_call_++;
+    call->slot = slot;
+    call->request.req.size = sizeof call->request;
+    call->request.req.kind = KW_REQ_HASH_KV;
+    call->request.revision = revision;
+    call->request.req.ctx = call.get();
+    call->request.req.done = [](kw_request* self, int32_t, const kw_error*, kw_reply* reply) {
+      const auto* own = static_cast<const HashCall*>(self->ctx);
+      Cluster& cluster = *own->cluster;
+      if (reply != nullptr && !cluster.machines_[own->slot].is_damaged) {
+        const kw_hash& hash = *reply->hash;
+        const auto [at, is_new] =
+            cluster.hashes_.try_emplace({hash.hash_revision, hash.compact_revision}, hash.hash);
+        if (!is_new && at->second != hash.hash) {
+          cluster.Fail("hash: node " + std::to_string(own->slot + 1) + " has another one of revision " +
+                       std::to_string(hash.hash_revision) + " after the compaction of " +
+                       std::to_string(hash.compact_revision));
+        }
+      }
+      if (reply != nullptr) reply->release(reply);
+      cluster.hash_calls_.erase(own->id);
+    };
+    kw_request* request = &call->request.req;
+    hash_calls_.emplace(call->id, std::move(call));
+    Submit(slot, request);
+  }
 }
 
 // The membership that the most advanced running member knows; null if none runs.
@@ -122,14 +185,15 @@ void Cluster::TakeStep(const Membership& membership) {
   if (!chaos_ || swarm_.member_ns == 0 || swarm_.voters == 1 || !AllHealthy()) return;
   const size_t slot = random_.Below(machines_.size());
   if (machines_[slot].role != Role::kMember) return;
-  ++faults_;
   switch (random_.Below(5)) {
     case 0:
     case 1:
-      return Ask(KW_REQ_MOVE_LEADER, machines_[slot].member_id, slot, false, [](int32_t, uint64_t) {});
+      return MoveLeader(slot);
     case 2:  // To the URL that it has: a change of the configuration all the same.
+      ++faults_;
       return Ask(KW_REQ_MEMBER_UPDATE, machines_[slot].member_id, slot, false, [](int32_t, uint64_t) {});
     default:
+      ++faults_;
       machines_[slot].is_leaving = true;
       machines_[slot].removal_tries = 20;
       Disturb();

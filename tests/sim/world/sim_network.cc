@@ -201,6 +201,7 @@ void SimNetwork::SendOne(Endpoint& endpoint, const kw_frame& frame) {
   bytes.reserve(frame.head.len + frame.body.len);
   bytes.append(reinterpret_cast<const char*>(frame.head.ptr), frame.head.len);
   bytes.append(reinterpret_cast<const char*>(frame.body.ptr), frame.body.len);
+  if (change_bulk && frame.lane != KW_LANE_CONTROL) change_bulk(endpoint.slot, &bytes);
   const uint64_t now = scheduler_->now_ns();
   const bool may_repeat = (faults.reorder_ppm | faults.duplicate_ppm) != 0 && MayRepeat(frame.head);
   const bool is_late = may_repeat && random_.Chance(faults.reorder_ppm);

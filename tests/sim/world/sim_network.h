@@ -57,6 +57,8 @@ class SimNetwork {
 
   // Each frame that a process sends, before anything happens to it.
   std::function<void(size_t slot, const kw_frame& frame)> on_send;
+  // May change a frame of the bulk lane before it goes out; may be empty.
+  std::function<void(size_t slot, std::string* frame)> change_bulk;
 
   uint64_t frames_sent() const { return frames_sent_; }
   uint64_t frames_lost() const { return frames_lost_; }
