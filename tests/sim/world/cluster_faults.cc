@@ -79,7 +79,7 @@ void Cluster::PlanFaults() {
   Every(swarm_.reset_ns, [this] {
     ++faults_;
     const size_t a = random_.Below(nodes_.size()), b = random_.Below(nodes_.size());  // In this order.
-    network_.Reset(a, b);
+    network_.Reset(a, b, random_.Coin() ? 0 : random_.Below(2000) * kMillisecond);
   });
   Every(swarm_.slow_link_ns, [this] { SlowLink(); });
   Every(swarm_.clock_ns, [this] { ChangeClock(); });
@@ -176,12 +176,12 @@ void Cluster::SlowLink() {
   const uint64_t extra_ns = random_.Between(10, random_.Coin() ? 800 : 4000) * kMillisecond;
   network_.SetSlow(a, b, extra_ns);
   // What was meant for a leader of one term comes to it in another.
-  if (swarm_.moves_leader && Leads(*nodes_[b]) && random_.Coin()) MoveLeaderAndBack(extra_ns);
+  if (swarm_.moves_leader && Leads(*nodes_[b])) MoveLeaderAndBack(extra_ns);
   // It is dialled anew: what is under way over the old connection comes all the same, behind what follows.
   const bool is_reset = random_.Coin();
   scheduler_.After(random_.Between(200, 8000) * kMillisecond, [this, a, b, is_reset] {
     network_.SetSlow(a, b, 0);
-    if (is_reset) network_.Reset(a, b);
+    if (is_reset) network_.Reset(a, b, 0);
     Disturb();
   });
 }

@@ -185,10 +185,16 @@ void Cluster::TakeStep(const Membership& membership) {
   if (!chaos_ || swarm_.member_ns == 0 || swarm_.voters == 1 || !AllHealthy()) return;
   const size_t slot = random_.Below(machines_.size());
   if (machines_[slot].role != Role::kMember) return;
+  // Somebody else moves leadership, to one that may not have applied the change yet.
+  if (swarm_.moves_leader && random_.Coin()) {
+    scheduler_.After(random_.Between(1, 2000) * kMillisecond, [this, to = random_.Below(machines_.size())] {
+      if (chaos_) MoveLeader(to);
+    });
+  }
   switch (random_.Below(5)) {
     case 0:
     case 1:
-      return MoveLeader(slot);
+      return random_.Coin() ? MoveLeader(slot) : MoveLeaderAndBack(2 * kSecond);
     case 2:  // To the URL that it has: a change of the configuration all the same.
       ++faults_;
       return Ask(KW_REQ_MEMBER_UPDATE, machines_[slot].member_id, slot, false, [](int32_t, uint64_t) {});

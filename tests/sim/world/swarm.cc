@@ -67,7 +67,10 @@ Swarm Swarm::Draw(uint64_t seed) {
   swarm.heal_links_late = swarm.voters > 1 && random.Chance(300'000);
   // One that is overloaded: whole batches wait for each turn.
   if (random.Chance(150'000)) swarm.timing.turn_max_ns = random.Between(2, 30) * kMillisecond;
-  if (random.Chance(300'000)) swarm.timing.read_stall_ppm = static_cast<uint32_t>(random.Below(50'000));
+  if (random.Chance(300'000)) {
+    swarm.timing.read_stall_ppm = static_cast<uint32_t>(random.Below(50'000));
+    if (random.Coin()) swarm.cache_bytes = random.Below(4096);  // Else there are few reads of the engine.
+  }
   swarm.moves_leader = swarm.voters > 1 && random.Coin();
   swarm.hash_ns = draw(300'000, 300, 5000);
   swarm.hangs_leader_log = swarm.voters > 1 && random.Chance(150'000);
