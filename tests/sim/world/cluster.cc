@@ -169,9 +169,7 @@ void Cluster::OnSend(size_t slot, const kw_frame& frame) {
     const uint64_t index = reader.Fixed64(), chunk = reader.Fixed64();
     if (index == 0 || chunk != UINT64_MAX) return;
     // Whoever maintains the members one after the other waits for that.
-    return scheduler_.After(random_.Between(1, 1500) * kMillisecond, [this, slot] {
-      if (chaos_) MoveLeader(slot);
-    });
+    return MoveLeaderTo(slot, random_.Between(1, 1500) * kMillisecond);
   }
   if (header.kind != core::FrameKind::kRaft) return;
   const std::string_view rest = reader.Raw(reader.remaining());

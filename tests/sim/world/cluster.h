@@ -150,7 +150,9 @@ class Cluster final : public World {
   struct HashCall;
   void Operate();
   void MoveLeader(size_t slot);
-  void MoveLeaderAndBack(uint64_t within_ns);
+  void MoveLeaderAndBack();
+  void MoveLeaderToSlow();
+  void MoveLeaderTo(size_t slot, uint64_t delay_ns);
   void CompareHashes();
   void TakeStep(const Membership& membership);
   void Ask(uint16_t kind, uint64_t id, size_t slot, bool is_learner,

@@ -175,8 +175,7 @@ void Cluster::SlowLink() {
   }
   const uint64_t extra_ns = random_.Between(10, random_.Coin() ? 800 : 4000) * kMillisecond;
   network_.SetSlow(a, b, extra_ns);
-  // What was meant for a leader of one term comes to it in another.
-  if (swarm_.moves_leader && Leads(*nodes_[b])) MoveLeaderAndBack(extra_ns);
+  if (swarm_.moves_leader && random_.Coin()) MoveLeaderAndBack();
   // It is dialled anew: what is under way over the old connection comes all the same, behind what follows.
   const bool is_reset = random_.Coin();
   scheduler_.After(random_.Between(200, 8000) * kMillisecond, [this, a, b, is_reset] {
@@ -252,12 +251,15 @@ void Cluster::SlowDisk() {
   ++faults_;
   Disturb();
   const uint64_t end_ns = random_.Between(200, random_.Coin() ? 3000 : 12000) * kMillisecond;
-  switch (random_.Below(3)) {
+  switch (random_.Below(4)) {
     case 0:
       nodes_[slot]->disks_hang_until_ns = scheduler_.now_ns() + end_ns;
       break;
     case 1:
       nodes_[slot]->log_hangs_until_ns = scheduler_.now_ns() + end_ns;
+      break;
+    case 2:
+      nodes_[slot]->reads_hang_until_ns = scheduler_.now_ns() + end_ns;
       break;
     default:
       nodes_[slot]->slow_factor = random_.Between(5, 100);
@@ -430,7 +432,7 @@ void Cluster::EndFaults() {
     node.store().LieAt(Call::kStoreGet, 0);
     node.slow_factor = 1;
     node.timing.read_stall_ppm = 0;
-    node.disks_hang_until_ns = node.log_hangs_until_ns = 0;
+    node.disks_hang_until_ns = node.log_hangs_until_ns = node.reads_hang_until_ns = 0;
     node.SetClockRate(1'000'000);
     node.DieAtCall(0);
     node.DieAtCallOf(Call::kStoreWrite, 0);

@@ -45,6 +45,7 @@ void Cluster::Ask(uint16_t kind, uint64_t id, size_t slot, bool is_learner,
     cluster.member_calls_.erase(own->id);
     done(code, new_id);
   };
+  if (kind != KW_REQ_MOVE_LEADER && chaos_ && swarm_.moves_leader && random_.Coin()) MoveLeaderToSlow();
   size_t via = up[random_.Below(up.size())];
   if (kind == KW_REQ_MOVE_LEADER && random_.Chance(900'000)) {  // Nobody else does it.
     for (size_t other : up) {
@@ -62,19 +63,47 @@ void Cluster::MoveLeader(size_t slot) {
   Ask(KW_REQ_MOVE_LEADER, machines_[slot].member_id, slot, false, [](int32_t, uint64_t) {});
 }
 
-// To another member, and again to who leads now.
-void Cluster::MoveLeaderAndBack(uint64_t within_ns) {
-  const size_t to = random_.Below(nodes_.size());
+void Cluster::MoveLeaderTo(size_t slot, uint64_t delay_ns) {
+  scheduler_.After(delay_ns, [this, slot] {
+    if (chaos_) MoveLeader(slot);
+  });
+}
+
+// To another member, and again to who leads now. What a third one sends it meanwhile comes so late that it
+// finds a leader of another term.
+void Cluster::MoveLeaderAndBack() {
+  size_t leader = nodes_.size();
+  std::vector<size_t> others;
   for (size_t slot = 0; slot < nodes_.size(); ++slot) {
-    if (slot == to || !Leads(*nodes_[slot])) continue;
-    const uint64_t there_ns = random_.Below(within_ns), back_ns = there_ns + random_.Below(within_ns);
-    scheduler_.After(there_ns, [this, to] {
-      if (chaos_) MoveLeader(to);
-    });
-    return scheduler_.After(back_ns, [this, slot] {
-      if (chaos_) MoveLeader(slot);
-    });
+    if (Leads(*nodes_[slot])) {
+      leader = slot;
+    } else if (machines_[slot].role == Role::kMember && IsUp(slot)) {
+      others.push_back(slot);
+    }
   }
+  if (leader == nodes_.size() || others.size() < 2) return;
+  const size_t at = random_.Below(others.size());
+  const size_t to = others[at], third = others[(at + 1) % others.size()];
+  const uint64_t there_ns = random_.Between(50, 500) * kMillisecond;
+  const uint64_t back_ns = there_ns + random_.Between(50, 1500) * kMillisecond;
+  network_.SetSlow(third, leader, back_ns + random_.Between(50, 1000) * kMillisecond);
+  Disturb();
+  MoveLeaderTo(to, there_ns);
+  MoveLeaderTo(leader, back_ns);
+  scheduler_.After(back_ns, [this, third, leader] {
+    network_.SetSlow(third, leader, 0);
+    Disturb();
+  });
+}
+
+// One whose engine is slow to read is to lead before it has applied what is being decided.
+void Cluster::MoveLeaderToSlow() {
+  const size_t slot = random_.Below(nodes_.size());
+  const uint64_t end_ns = random_.Between(500, 4000) * kMillisecond;
+  nodes_[slot]->reads_hang_until_ns = scheduler_.now_ns() + end_ns;
+  Disturb();
+  scheduler_.After(end_ns, [this] { Disturb(); });
+  MoveLeaderTo(slot, random_.Below(end_ns));
 }
 
 // All members have the same hash of the same revision, if they have compacted up to the same one.
@@ -185,16 +214,10 @@ void Cluster::TakeStep(const Membership& membership) {
   if (!chaos_ || swarm_.member_ns == 0 || swarm_.voters == 1 || !AllHealthy()) return;
   const size_t slot = random_.Below(machines_.size());
   if (machines_[slot].role != Role::kMember) return;
-  // Somebody else moves leadership, to one that may not have applied the change yet.
-  if (swarm_.moves_leader && random_.Coin()) {
-    scheduler_.After(random_.Between(1, 2000) * kMillisecond, [this, to = random_.Below(machines_.size())] {
-      if (chaos_) MoveLeader(to);
-    });
-  }
   switch (random_.Below(5)) {
     case 0:
     case 1:
-      return random_.Coin() ? MoveLeader(slot) : MoveLeaderAndBack(2 * kSecond);
+      return random_.Coin() ? MoveLeader(slot) : MoveLeaderAndBack();
     case 2:  // To the URL that it has: a change of the configuration all the same.
       ++faults_;
       return Ask(KW_REQ_MEMBER_UPDATE, machines_[slot].member_id, slot, false, [](int32_t, uint64_t) {});

@@ -98,8 +98,9 @@ class SimNode final : public Boundary, private core::Executor {
   NodeTiming timing;
   uint64_t slow_factor = 1;  // Of the disks.
   uint64_t disks_hang_until_ns = 0;
-  uint64_t log_hangs_until_ns = 0;  // The log alone has a disk that hangs.
-  uint32_t store_error_ppm = 0;     // Of each call of the engine that may fail.
+  uint64_t log_hangs_until_ns = 0;   // The log alone has a disk that hangs.
+  uint64_t reads_hang_until_ns = 0;  // Of the engine: what it writes goes on.
+  uint32_t store_error_ppm = 0;      // Of each call of the engine that may fail.
   // In this life a call was made to fail.
   bool had_fault() const { return had_fault_ || disk_.faults_injected() != disk_faults_before_; }
 
