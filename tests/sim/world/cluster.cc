@@ -175,7 +175,7 @@ void Cluster::OnSend(size_t slot, const kw_frame& frame) {
   const std::string_view rest = reader.Raw(reader.remaining());
   const auto kind = rest.empty() ? raft::MessageKind::kHeartbeat : static_cast<raft::MessageKind>(rest[0]);
   if (kind == raft::MessageKind::kTimeoutNow && chaos_ && swarm_.partition_ns != 0 &&
-      random_.Chance(200'000)) {
+      random_.Chance(400'000)) {
     // Who is to lead begins a term that nobody hears of.
     for (size_t to = 0; to < nodes_.size(); ++to) {
       if (machines_[to].member_id == header.to && machines_[to].role == Role::kMember) {
@@ -230,7 +230,9 @@ void Cluster::CheckTerm(size_t slot) {
     return;
   }
   const uint64_t election_ns = swarm_.election_ticks * swarm_.tick_ms * kMillisecond;
-  if (now < outdated.since_ns + 8 * election_ns) return;
+  // Frames may stall for seconds, there and back.
+  const uint64_t bound_ns = (network_.faults.stall_ppm != 0 ? 10 : 4) * election_ns;
+  if (now < outdated.since_ns + bound_ns) return;
   Fail("node " + std::to_string(slot + 1) + " leads in term " + std::to_string(raft->term()) +
        ", although a member has known a newer one since " +
        std::to_string((now - outdated.since_ns) / kMillisecond) + " ms");

@@ -78,8 +78,12 @@ void Cluster::PlanFaults() {
   Every(swarm_.partition_ns, [this] { Partition(); });
   Every(swarm_.reset_ns, [this] {
     ++faults_;
-    const size_t a = random_.Below(nodes_.size()), b = random_.Below(nodes_.size());  // In this order.
-    network_.Reset(a, b, random_.Coin() ? 0 : random_.Below(2000) * kMillisecond);
+    const size_t a = random_.Below(nodes_.size());
+    size_t b = random_.Below(nodes_.size());
+    for (size_t slot = 0; slot < nodes_.size(); ++slot) {
+      if (Leads(*nodes_[slot]) && random_.Coin()) b = slot;
+    }
+    network_.Reset(a, b, random_.Coin() ? 0 : random_.Below(6000) * kMillisecond);
   });
   Every(swarm_.slow_link_ns, [this] { SlowLink(); });
   Every(swarm_.clock_ns, [this] { ChangeClock(); });

@@ -98,7 +98,12 @@ void Cluster::MoveLeaderAndBack() {
 
 // One whose engine is slow to read is to lead before it has applied what is being decided.
 void Cluster::MoveLeaderToSlow() {
-  const size_t slot = random_.Below(nodes_.size());
+  std::vector<size_t> others;
+  for (size_t slot = 0; slot < nodes_.size(); ++slot) {
+    if (machines_[slot].role == Role::kMember && IsUp(slot) && !Leads(*nodes_[slot])) others.push_back(slot);
+  }
+  if (others.empty()) return;
+  const size_t slot = others[random_.Below(others.size())];
   const uint64_t end_ns = random_.Between(500, 4000) * kMillisecond;
   nodes_[slot]->reads_hang_until_ns = scheduler_.now_ns() + end_ns;
   Disturb();

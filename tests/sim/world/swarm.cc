@@ -72,6 +72,7 @@ Swarm Swarm::Draw(uint64_t seed) {
     if (random.Coin()) swarm.cache_bytes = random.Below(4096);  // Else there are few reads of the engine.
   }
   swarm.moves_leader = swarm.voters > 1 && random.Coin();
+  if (swarm.moves_leader && swarm.member_ns != 0 && random.Coin()) swarm.cache_bytes = random.Below(4096);
   swarm.hash_ns = draw(300'000, 300, 5000);
   swarm.hangs_leader_log = swarm.voters > 1 && random.Chance(150'000);
   return swarm;
