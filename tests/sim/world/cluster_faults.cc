@@ -268,7 +268,7 @@ void Cluster::SlowDisk() {
     default:
       nodes_[slot]->slow_factor = random_.Between(5, 100);
   }
-  // A machine in such a state may not be heard either: what it writes meanwhile is replaced before it is durable.
+  // A machine in such a state may not be heard either: what it writes is replaced before it is durable.
   if (swarm_.partition_ns != 0 && random_.Chance(400'000)) {
     Mute(slot, random_.Between(1, std::max<uint64_t>(end_ns / kMillisecond, 1)) * kMillisecond);
   }
@@ -374,8 +374,8 @@ void Cluster::CutAllButAQuorum() {
   Disturb();
 }
 
-// The engine of whoever sends a snapshot gives a value that is not the one that was written, and nothing on the
-// way can tell.
+// The engine of whoever sends a snapshot gives a value that is not the one that was written, and nothing on
+// the way can tell.
 void Cluster::DamageSnapshot(size_t slot, std::string* frame) {
   if (!chaos_ || frame->size() <= core::kPeerHeaderBytes) return;
   if (static_cast<core::FrameKind>((*frame)[1]) != core::FrameKind::kSnapshotChunk) return;

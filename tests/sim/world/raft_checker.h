@@ -9,8 +9,8 @@
 //   leader completeness    a new leader has the last entry that was committed in an earlier term
 //   state machine safety   what is committed at an index never differs; equal digests at equal applied indexes
 //   committed is durable   when an index is first committed, a majority of the voters has acknowledged it
-//   durable is durable     what Raft takes for durable is in the log, as the same entry: also after entries that were
-//                          under way to the disk have been replaced by others
+//   durable is durable     what Raft takes for durable is in the log, as the same entry: also after entries
+//                          that were under way to the disk have been replaced by others
 //   promises are durable   a vote, and an acknowledgement, is told only when the log has it; so has a leader its
 //                          own vote
 //   one change at a time   a leader adds a membership change only after it has committed an entry of its term

@@ -52,8 +52,8 @@ class SimNetwork {
   bool IsWhole() const;
   // A link that is slow: this much more delay.
   void SetSlow(size_t from, size_t to, uint64_t extra_ns) { extra_ns_[from * slots_ + to] = extra_ns; }
-  // Resets what is connected between the two. What is under way then is read this much later: behind what comes
-  // over the next connection.
+  // Resets what is connected between the two. What is under way then is read this much later: behind what
+  // comes over the next connection.
   void Reset(size_t a, size_t b, uint64_t late_ns);
 
   // Each frame that a process sends, before anything happens to it.
