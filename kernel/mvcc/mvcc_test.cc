@@ -436,6 +436,22 @@ TEST_F(MvccTest, APinnedRangeSeesNoLaterChangeAndStartsAnewWhenCompacted) {
   }
 }
 
+// A watch from there lost the delete: it was told of a key that nobody watches.
+TEST_F(MvccTest, ADeleteAtTheCompactRevisionUnderAnotherKeyIsNotIntact) {
+  Put("k", "1");
+  Delete("k");
+  const std::vector<Change> changes = mvcc_.TakeChanges();
+  ASSERT_TRUE(mvcc_.ApplyCompact(changes[1].revision.main).ok());
+  std::vector<Revision> deleted;
+  while (mvcc_.compacting()) mvcc_.CompactStep(100, &deleted);
+  std::string changed(changes[1].record.view());
+  const size_t key_at = changed.find('k');
+  ASSERT_NE(key_at, std::string::npos);
+  changed[key_at] = 'j';
+  EXPECT_TRUE(mvcc_.IsIntact(changes[1].revision, changes[1].record.view()));
+  EXPECT_FALSE(mvcc_.IsIntact(changes[1].revision, changed));
+}
+
 TEST_F(MvccTest, EveryVersionInTheIndexKnowsTheChecksumOfItsRecord) {
   Put("k", "1");
   Run(Txn().Put("k", "2").Put("other", "x"));

@@ -87,7 +87,8 @@ bool Store::IsIntact(Revision revision, std::string_view record) const {
   if (!DecodeRecord(record, &fields)) return false;
   const Item* item = index_.Find(fields.key);
   uint32_t crc32c = 0;
-  if (item == nullptr || !item->FindChecksum(revision, &crc32c)) return revision.main <= compact_revision_;
+  // A compaction leaves what was made at its revision.
+  if (item == nullptr || !item->FindChecksum(revision, &crc32c)) return revision.main < compact_revision_;
   return crc32c == RecordChecksum(record);
 }
 

@@ -36,15 +36,20 @@ Cluster::Cluster(uint64_t seed, const Swarm& swarm, bool trace_text)
   };
   network_.on_send = [this](size_t slot, const kw_frame& frame) { OnSend(slot, frame); };
   network_.on_stall = [this](uint64_t stall_ns) { Disturb(stall_ns); };
+  if (swarm.damage_ns != 0) {
+    network_.change_bulk = [this](size_t slot, std::string* frame) { DamageSnapshot(slot, frame); };
+  }
   network_.paused_until_ns = [this](size_t slot) { return nodes_[slot]->paused_until_ns(); };
   hooks.loss = [this](size_t slot, uint64_t base_index) {
     Fail("node " + std::to_string(slot + 1) + " drops acknowledged entries behind " +
          std::to_string(base_index) + ", which it has");
   };
+  hooks.stalled = [this] { Disturb(); };
   hooks.died = [this](size_t slot) { OnDied(slot); };
   log_of_ = [this](uint64_t member) { return LogOf(member); };
   machines_.resize(slots);
   stalls_.resize(slots);
+  outdated_.resize(slots);
   for (size_t slot = 0; slot < slots; ++slot) {
     const bool fleeting = swarm.mixed_engines && slot % 2 == 1;
     nodes_.push_back(std::make_unique<SimNode>(
@@ -151,20 +156,37 @@ void Cluster::OnTurned(size_t slot) {
     Fail("node " + std::to_string(slot + 1) + " takes part again after its directory was emptied");
   }
   const uint64_t terms = raft_checker_.terms();
-  raft_checker_.OnTurn(slot, *core, log_of_);
+  raft_checker_.OnTurn(slot, *core, nodes_[slot]->log_record().acknowledged, log_of_);
   if (raft_checker_.terms() != terms) Disturb();  // A new leader.
   if (!raft_checker_.violation().empty()) Fail(raft_checker_.violation());
   CheckStall(slot);
+  CheckTerm(slot);
 }
 
-// What Raft promises to others must be durable by then.
+// What Raft promises to others must be durable by then. And faults that belong to a message.
 void Cluster::OnSend(size_t slot, const kw_frame& frame) {
   if (frame.lane != KW_LANE_CONTROL || nodes_[slot]->core() == nullptr) return;
   Reader reader(ToView(frame.head));
   core::FrameHeader header;
-  if (!core::DecodeFrameHeader(&reader, &header) || header.kind != core::FrameKind::kRaft) return;
+  if (!core::DecodeFrameHeader(&reader, &header)) return;
+  if (header.kind == core::FrameKind::kSnapshotAck && chaos_ && swarm_.moves_leader && random_.Coin()) {
+    const uint64_t index = reader.Fixed64(), chunk = reader.Fixed64();
+    if (index == 0 || chunk != UINT64_MAX) return;
+    // Whoever maintains the members one after the other waits for that.
+    return MoveLeaderTo(slot, random_.Between(1, 1500) * kMillisecond);
+  }
+  if (header.kind != core::FrameKind::kRaft) return;
   const std::string_view rest = reader.Raw(reader.remaining());
   const auto kind = rest.empty() ? raft::MessageKind::kHeartbeat : static_cast<raft::MessageKind>(rest[0]);
+  if (kind == raft::MessageKind::kTimeoutNow && chaos_ && swarm_.partition_ns != 0 &&
+      random_.Chance(400'000)) {
+    // Who is to lead begins a term that nobody hears of.
+    for (size_t to = 0; to < nodes_.size(); ++to) {
+      if (machines_[to].member_id == header.to && machines_[to].role == Role::kMember) {
+        Mute(to, random_.Between(200, 6000) * kMillisecond);
+      }
+    }
+  }
   if (kind != raft::MessageKind::kVoteResponse && kind != raft::MessageKind::kAppendResponse) return;
   const std::optional<raft::Message> message = raft::DecodeMessage(rest);
   if (!message.has_value()) return;
@@ -190,6 +212,34 @@ void Cluster::CheckStall(size_t slot) {
   if (now < stall.since_ns + 5 * election_ns) return;
   Fail("node " + std::to_string(slot + 1) + " leads although its disk hangs since " +
        std::to_string((now - stall.since_ns) / kMillisecond) + " ms");
+}
+
+// A leader must hear soon of a member whose term is newer: that one does not listen to it any more
+// (reliability R6).
+void Cluster::CheckTerm(size_t slot) {
+  const raft::Raft* raft = nodes_[slot]->core()->raft();
+  if (raft == nullptr || raft->role() != raft::Role::kLeader) return;
+  Outdated& outdated = outdated_[slot];
+  const uint64_t now = scheduler_.now_ns();
+  bool is_over = false;
+  for (size_t other = 0; other < nodes_.size() && !is_over; ++other) {
+    const core::Core* core = nodes_[other]->core();
+    if (core == nullptr || core->raft() == nullptr || machines_[other].role != Role::kMember) continue;
+    is_over = core->raft()->term() > raft->term();
+  }
+  const int64_t disturbed_ns = disturbances_ns_.empty() ? 0 : disturbances_ns_.back();
+  if (!is_over || outdated.term != raft->term() || disturbed_ns > static_cast<int64_t>(outdated.since_ns) ||
+      !IsCalmBut(slot)) {
+    outdated = {raft->term(), now};
+    return;
+  }
+  const uint64_t election_ns = swarm_.election_ticks * swarm_.tick_ms * kMillisecond;
+  // Frames may stall for seconds, there and back.
+  const uint64_t bound_ns = (network_.faults.stall_ppm != 0 ? 10 : 4) * election_ns;
+  if (now < outdated.since_ns + bound_ns) return;
+  Fail("node " + std::to_string(slot + 1) + " leads in term " + std::to_string(raft->term()) +
+       ", although a member has known a newer one since " +
+       std::to_string((now - outdated.since_ns) / kMillisecond) + " ms");
 }
 
 // Whether nothing is wrong with the network and the other members.
@@ -303,6 +353,7 @@ void Cluster::Settle() {
   // Members that are replaced meanwhile would change what a quorum is.
   const bool is_steady = swarm_.member_ns == 0 && swarm_.damage_ns == 0;
   if (swarm_.heal_links_late && is_steady && failure_.empty()) CutAllButAQuorum();
+  if (swarm_.hangs_leader_log && is_steady && failure_.empty()) HangLeaderLog();
   if (!failure_.empty()) return;
   clients_->BeginSettle();
   const uint64_t deadline = scheduler_.now_ns() + swarm_.settle_ns;

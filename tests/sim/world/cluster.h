@@ -104,6 +104,10 @@ class Cluster final : public World {
   struct Stall {
     uint64_t durable = 0, since_ns = 0;
   };
+  // Since when a leader leads in a term that is over.
+  struct Outdated {
+    uint64_t term = 0, since_ns = 0;
+  };
   struct ClientCall;
   struct Sink;
 
@@ -120,6 +124,7 @@ class Cluster final : public World {
   void Settle();
   void OnSend(size_t slot, const kw_frame& frame);
   void CheckStall(size_t slot);
+  void CheckTerm(size_t slot);
   bool IsCalmBut(size_t slot) const;
   const LogShadow* LogOf(uint64_t member) const;
   // ---- cluster_clients.cc ----
@@ -132,6 +137,9 @@ class Cluster final : public World {
   void SlowLink();
   void ChangeClock();
   void DiskError();
+  void Mute(size_t slot, uint64_t duration_ns);
+  void DamageSnapshot(size_t slot, std::string* frame);
+  void HangLeaderLog();
   void SlowDisk();
   void Damage();
   bool IsRememberedByAll(size_t slot) const;
@@ -140,7 +148,13 @@ class Cluster final : public World {
   void CutAllButAQuorum();
   // ---- cluster_operator.cc ----
   struct MemberCall;
+  struct HashCall;
   void Operate();
+  void MoveLeader(size_t slot);
+  void MoveLeaderAndBack();
+  void MoveLeaderToSlow();
+  void MoveLeaderTo(size_t slot, uint64_t delay_ns);
+  void CompareHashes();
   void TakeStep(const Membership& membership);
   void Ask(uint16_t kind, uint64_t id, size_t slot, bool is_learner,
            std::function<void(int32_t code, uint64_t new_id)> done);
@@ -158,6 +172,7 @@ class Cluster final : public World {
   std::vector<std::unique_ptr<SimNode>> nodes_;
   std::vector<Machine> machines_;
   std::vector<Stall> stalls_;
+  std::vector<Outdated> outdated_;
   std::function<const LogShadow*(uint64_t)> log_of_;
   Clients* clients_ = nullptr;
   bool chaos_ = false;  // Faults may happen.
@@ -174,6 +189,8 @@ class Cluster final : public World {
   // Operator.
   std::map<uint64_t, std::unique_ptr<MemberCall>> member_calls_;
   uint64_t next_member_call_ = 1;
+  std::map<uint64_t, std::unique_ptr<HashCall>> hash_calls_;
+  std::map<std::pair<int64_t, int64_t>, uint32_t> hashes_;  // Of a revision, after a compaction.
   std::map<uint64_t, LogShadow> retired_;  // Members whose data is gone, and what they had acknowledged.
 };
 

@@ -4,17 +4,11 @@
 // ends, and EndFaults() ends everything that is left.
 #include <algorithm>
 
+#include "kernel/core/peer_wire.h"
+#include "keyway/crc32c.h"
 #include "tests/sim/world/cluster_internal.h"
 
 namespace keyway::sim {
-namespace {
-
-bool Leads(const SimNode& node) {
-  const core::Core* core = node.core();
-  return core != nullptr && core->raft() != nullptr && core->raft()->role() == raft::Role::kLeader;
-}
-
-}  // namespace
 
 void Cluster::Every(uint64_t mean_ns, std::function<void()> fault) {
   if (mean_ns == 0) return;
@@ -84,14 +78,19 @@ void Cluster::PlanFaults() {
   Every(swarm_.partition_ns, [this] { Partition(); });
   Every(swarm_.reset_ns, [this] {
     ++faults_;
-    const size_t a = random_.Below(nodes_.size()), b = random_.Below(nodes_.size());  // In this order.
-    network_.Reset(a, b);
+    const size_t a = random_.Below(nodes_.size());
+    size_t b = random_.Below(nodes_.size());
+    for (size_t slot = 0; slot < nodes_.size(); ++slot) {
+      if (Leads(*nodes_[slot]) && random_.Coin()) b = slot;
+    }
+    network_.Reset(a, b, random_.Coin() ? 0 : random_.Below(6000) * kMillisecond);
   });
   Every(swarm_.slow_link_ns, [this] { SlowLink(); });
   Every(swarm_.clock_ns, [this] { ChangeClock(); });
   Every(swarm_.disk_error_ns, [this] { DiskError(); });
   Every(swarm_.slow_disk_ns, [this] { SlowDisk(); });
   Every(swarm_.damage_ns, [this] { Damage(); });
+  Every(swarm_.hash_ns, [this] { CompareHashes(); });
   if (swarm_.member_ns != 0 || swarm_.damage_ns != 0) {
     struct Loop {
       static void Run(Cluster* cluster, uint64_t delay_ns) {
@@ -173,10 +172,30 @@ void Cluster::Partition() {
 void Cluster::SlowLink() {
   ++faults_;
   Disturb();
-  const size_t a = random_.Below(nodes_.size()), b = random_.Below(nodes_.size());
-  network_.SetSlow(a, b, random_.Between(10, 800) * kMillisecond);
-  scheduler_.After(random_.Between(200, 8000) * kMillisecond, [this, a, b] {
+  const size_t a = random_.Below(nodes_.size());
+  size_t b = random_.Below(nodes_.size());
+  for (size_t slot = 0; slot < nodes_.size(); ++slot) {
+    if (Leads(*nodes_[slot]) && random_.Coin()) b = slot;
+  }
+  const uint64_t extra_ns = random_.Between(10, random_.Coin() ? 800 : 4000) * kMillisecond;
+  network_.SetSlow(a, b, extra_ns);
+  if (swarm_.moves_leader && random_.Coin()) MoveLeaderAndBack();
+  // It is dialled anew: what is under way over the old connection comes all the same, behind what follows.
+  const bool is_reset = random_.Coin();
+  scheduler_.After(random_.Between(200, 8000) * kMillisecond, [this, a, b, is_reset] {
     network_.SetSlow(a, b, 0);
+    if (is_reset) network_.Reset(a, b, 0);
+    Disturb();
+  });
+}
+
+// Nobody hears it for a while; it hears the others.
+void Cluster::Mute(size_t slot, uint64_t duration_ns) {
+  ++faults_;
+  for (size_t other = 0; other < nodes_.size(); ++other) network_.Block(slot, other, true);
+  Disturb();
+  scheduler_.After(duration_ns, [this, slot] {
+    for (size_t other = 0; other < nodes_.size(); ++other) network_.Block(slot, other, false);
     Disturb();
   });
 }
@@ -234,15 +253,22 @@ void Cluster::SlowDisk() {
   ++faults_;
   const uint64_t end_ns = random_.Between(200, random_.Coin() ? 3000 : 12000) * kMillisecond;
   Disturb(end_ns);
-  switch (random_.Below(3)) {
+  switch (random_.Below(4)) {
     case 0:
       nodes_[slot]->disks_hang_until_ns = scheduler_.now_ns() + end_ns;
       break;
     case 1:
       nodes_[slot]->log_hangs_until_ns = scheduler_.now_ns() + end_ns;
       break;
+    case 2:
+      nodes_[slot]->reads_hang_until_ns = scheduler_.now_ns() + end_ns;
+      break;
     default:
       nodes_[slot]->slow_factor = random_.Between(5, 100);
+  }
+  // A machine in such a state may not be heard either: what it writes is replaced before it is durable.
+  if (swarm_.partition_ns != 0 && random_.Chance(400'000)) {
+    Mute(slot, random_.Between(1, std::max<uint64_t>(end_ns / kMillisecond, 1)) * kMillisecond);
   }
   scheduler_.After(end_ns, [this, slot] { nodes_[slot]->slow_factor = 1; });
 }
@@ -352,6 +378,51 @@ void Cluster::CutAllButAQuorum() {
   Disturb();
 }
 
+// The engine of whoever sends a snapshot gives a value that is not the one that was written, and nothing on
+// the way can tell.
+void Cluster::DamageSnapshot(size_t slot, std::string* frame) {
+  if (!chaos_ || frame->size() <= core::kPeerHeaderBytes) return;
+  if (static_cast<core::FrameKind>((*frame)[1]) != core::FrameKind::kSnapshotChunk) return;
+  if (!random_.Chance(200'000)) return;
+  Reader reader(std::string_view(*frame).substr(core::kPeerHeaderBytes));
+  reader.Fixed64();  // The term.
+  reader.Fixed64();  // The number of the chunk.
+  reader.Byte();
+  reader.Bytes();
+  const size_t crc_at = frame->size() - reader.remaining();
+  reader.Fixed32();
+  const size_t begin = frame->size() - reader.remaining();
+  std::vector<std::pair<size_t, size_t>> values;
+  while (reader.ok() && !reader.empty()) {
+    reader.Byte();  // The table.
+    reader.Bytes();
+    const std::string_view value = reader.Bytes();
+    if (!value.empty()) values.emplace_back(frame->size() - reader.remaining() - value.size(), value.size());
+  }
+  if (!reader.ok() || values.empty()) return;
+  const auto [at, size] = values[random_.Below(values.size())];
+  char& byte = (*frame)[at + random_.Below(size)];
+  byte = static_cast<char>(byte ^ (1 << random_.Below(8)));
+  std::string crc;
+  PutFixed32(&crc, kw_crc32c(0, frame->data() + begin, frame->size() - begin));
+  frame->replace(crc_at, crc.size(), crc);
+  ++faults_;
+  trace_.Add(scheduler_.now_ns(), "liesnap", slot + 1);
+}
+
+// The leader's log hangs and nothing else is wrong: somebody else must lead (reliability R7, CheckStall).
+void Cluster::HangLeaderLog() {
+  RunUntil(scheduler_.now_ns() + 3 * kSecond, nullptr);
+  const auto leader =
+      std::find_if(nodes_.begin(), nodes_.end(), [](const auto& node) { return Leads(*node); });
+  if (leader == nodes_.end()) return;
+  const uint64_t end_ns = scheduler_.now_ns() + 8 * kSecond;
+  (*leader)->log_hangs_until_ns = end_ns;
+  Disturb();
+  RunUntil(end_ns, nullptr);
+  Disturb();
+}
+
 // All faults end; all machines that are to come back do, or enough of them for a quorum.
 void Cluster::EndFaults() {
   network_.HealAll();
@@ -368,7 +439,8 @@ void Cluster::EndFaults() {
     node.store_error_ppm = 0;
     node.store().LieAt(Call::kStoreGet, 0);
     node.slow_factor = 1;
-    node.disks_hang_until_ns = node.log_hangs_until_ns = 0;
+    node.timing.read_stall_ppm = 0;
+    node.disks_hang_until_ns = node.log_hangs_until_ns = node.reads_hang_until_ns = 0;
     node.SetClockRate(1'000'000);
     node.DieAtCall(0);
     node.DieAtCallOf(Call::kStoreWrite, 0);

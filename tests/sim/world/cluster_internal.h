@@ -10,6 +10,11 @@
 
 namespace keyway::sim {
 
+inline bool Leads(const SimNode& node) {
+  const core::Core* core = node.core();
+  return core != nullptr && core->raft() != nullptr && core->raft()->role() == raft::Role::kLeader;
+}
+
 // Where a node's deliveries go, on their way to the clients' sink of the same node.
 struct Cluster::Sink {
   Cluster* cluster = nullptr;
@@ -27,6 +32,14 @@ struct Cluster::MemberCall {
   Cluster* cluster = nullptr;
   uint64_t id = 0;
   std::function<void(int32_t code, uint64_t new_id)> done;
+};
+
+// A question for the hash of a revision.
+struct Cluster::HashCall {
+  kw_compact_request request{};
+  Cluster* cluster = nullptr;
+  uint64_t id = 0;
+  size_t slot = 0;
 };
 
 }  // namespace keyway::sim

@@ -45,10 +45,107 @@ void Cluster::Ask(uint16_t kind, uint64_t id, size_t slot, bool is_learner,
     cluster.member_calls_.erase(own->id);
     done(code, new_id);
   };
-  const size_t via = up[random_.Below(up.size())];
+  if (kind != KW_REQ_MOVE_LEADER && chaos_ && swarm_.moves_leader && random_.Coin()) MoveLeaderToSlow();
+  size_t via = up[random_.Below(up.size())];
+  if (kind == KW_REQ_MOVE_LEADER && random_.Chance(900'000)) {  // Nobody else does it.
+    for (size_t other : up) {
+      if (Leads(*nodes_[other])) via = other;
+    }
+  }
   kw_request* request = &call->request.req;
   member_calls_.emplace(call->id, std::move(call));
   Submit(via, request);
+}
+
+void Cluster::MoveLeader(size_t slot) {
+  if (machines_[slot].role != Role::kMember) return;
+  ++faults_;
+  Ask(KW_REQ_MOVE_LEADER, machines_[slot].member_id, slot, false, [](int32_t, uint64_t) {});
+}
+
+void Cluster::MoveLeaderTo(size_t slot, uint64_t delay_ns) {
+  scheduler_.After(delay_ns, [this, slot] {
+    if (chaos_) MoveLeader(slot);
+  });
+}
+
+// To another member, and again to who leads now. What a third one sends it meanwhile comes so late that it
+// finds a leader of another term.
+void Cluster::MoveLeaderAndBack() {
+  size_t leader = nodes_.size();
+  std::vector<size_t> others;
+  for (size_t slot = 0; slot < nodes_.size(); ++slot) {
+    if (Leads(*nodes_[slot])) {
+      leader = slot;
+    } else if (machines_[slot].role == Role::kMember && IsUp(slot)) {
+      others.push_back(slot);
+    }
+  }
+  if (leader == nodes_.size() || others.size() < 2) return;
+  const size_t at = random_.Below(others.size());
+  const size_t to = others[at], third = others[(at + 1) % others.size()];
+  const uint64_t there_ns = random_.Between(50, 500) * kMillisecond;
+  const uint64_t back_ns = there_ns + random_.Between(50, 1500) * kMillisecond;
+  network_.SetSlow(third, leader, back_ns + random_.Between(50, 1000) * kMillisecond);
+  Disturb();
+  MoveLeaderTo(to, there_ns);
+  MoveLeaderTo(leader, back_ns);
+  scheduler_.After(back_ns, [this, third, leader] {
+    network_.SetSlow(third, leader, 0);
+    Disturb();
+  });
+}
+
+// One whose engine is slow to read is to lead before it has applied what is being decided.
+void Cluster::MoveLeaderToSlow() {
+  std::vector<size_t> others;
+  for (size_t slot = 0; slot < nodes_.size(); ++slot) {
+    if (machines_[slot].role == Role::kMember && IsUp(slot) && !Leads(*nodes_[slot])) others.push_back(slot);
+  }
+  if (others.empty()) return;
+  const size_t slot = others[random_.Below(others.size())];
+  const uint64_t end_ns = random_.Between(500, 4000) * kMillisecond;
+  nodes_[slot]->reads_hang_until_ns = scheduler_.now_ns() + end_ns;
+  Disturb();
+  scheduler_.After(end_ns, [this] { Disturb(); });
+  MoveLeaderTo(slot, random_.Below(end_ns));
+}
+
+// All members have the same hash of the same revision, if they have compacted up to the same one.
+void Cluster::CompareHashes() {
+  size_t newest = 0;
+  if (!RandomRunning(&newest) || nodes_[newest]->core()->raft() == nullptr) return;
+  const int64_t revision = nodes_[newest]->core()->mvcc().revision();
+  for (size_t slot = 0; slot < nodes_.size(); ++slot) {
+    if (!IsUp(slot) || machines_[slot].role != Role::kMember) continue;
+    auto call = std::make_unique<HashCall>();
+    call->cluster = this;
+    call->id = next_member_call_++;
+    call->slot = slot;
+    call->request.req.size = sizeof call->request;
+    call->request.req.kind = KW_REQ_HASH_KV;
+    call->request.revision = revision;
+    call->request.req.ctx = call.get();
+    call->request.req.done = [](kw_request* self, int32_t, const kw_error*, kw_reply* reply) {
+      const auto* own = static_cast<const HashCall*>(self->ctx);
+      Cluster& cluster = *own->cluster;
+      if (reply != nullptr && !cluster.machines_[own->slot].is_damaged) {
+        const kw_hash& hash = *reply->hash;
+        const auto [at, is_new] =
+            cluster.hashes_.try_emplace({hash.hash_revision, hash.compact_revision}, hash.hash);
+        if (!is_new && at->second != hash.hash) {
+          cluster.Fail("hash: node " + std::to_string(own->slot + 1) + " has another one of revision " +
+                       std::to_string(hash.hash_revision) + " after the compaction of " +
+                       std::to_string(hash.compact_revision));
+        }
+      }
+      if (reply != nullptr) reply->release(reply);
+      cluster.hash_calls_.erase(own->id);
+    };
+    kw_request* request = &call->request.req;
+    hash_calls_.emplace(call->id, std::move(call));
+    Submit(slot, request);
+  }
 }
 
 // The membership that the most advanced running member knows; null if none runs. One that was removed itself
@@ -124,14 +221,15 @@ void Cluster::TakeStep(const Membership& membership) {
   if (!chaos_ || swarm_.member_ns == 0 || swarm_.voters == 1 || !AllHealthy()) return;
   const size_t slot = random_.Below(machines_.size());
   if (machines_[slot].role != Role::kMember) return;
-  ++faults_;
   switch (random_.Below(5)) {
     case 0:
     case 1:
-      return Ask(KW_REQ_MOVE_LEADER, machines_[slot].member_id, slot, false, [](int32_t, uint64_t) {});
+      return random_.Coin() ? MoveLeader(slot) : MoveLeaderAndBack();
     case 2:  // To the URL that it has: a change of the configuration all the same.
+      ++faults_;
       return Ask(KW_REQ_MEMBER_UPDATE, machines_[slot].member_id, slot, false, [](int32_t, uint64_t) {});
     default:
+      ++faults_;
       machines_[slot].is_leaving = true;
       machines_[slot].removal_tries = 20;
       Disturb();

@@ -133,7 +133,14 @@ void RaftChecker::CheckCommit(size_t slot, const raft::Raft& raft, const std::ve
   }
 }
 
-void RaftChecker::OnTurn(size_t slot, const core::Core& core,
+void RaftChecker::CheckDurable(size_t slot, const raft::Raft& raft, const LogShadow& log) {
+  const uint64_t durable = raft.durable_index();
+  // After a snapshot its base counts, which the log may not have been told yet.
+  if (durable < raft.first_index() || log.Has(durable, raft.TermAt(durable).value_or(0))) return;
+  Violate("durable is durable: the log has not acknowledged it", slot, raft.term(), durable);
+}
+
+void RaftChecker::OnTurn(size_t slot, const core::Core& core, const LogShadow& log,
                          const std::function<const LogShadow*(uint64_t)>& log_of) {
   if (core.raft() == nullptr) return;
   const raft::Raft& raft = *core.raft();
@@ -152,6 +159,7 @@ void RaftChecker::OnTurn(size_t slot, const core::Core& core,
       Violate("an entry of an older term was committed by counting", slot, raft.term(), raft.commit_index());
     }
   }
+  CheckDurable(slot, raft, log);
   CheckLeader(slot, raft, log_of);
   if (raft.applied_index() != seen.applied) seen.digest_due = true;
   seen.term = raft.term();

@@ -9,6 +9,8 @@
 //   leader completeness    a new leader has the last entry that was committed in an earlier term
 //   state machine safety   what is committed at an index never differs; equal digests at equal applied indexes
 //   committed is durable   when an index is first committed, a majority of the voters has acknowledged it
+//   durable is durable     what Raft takes for durable is in the log, as the same entry: also after entries
+//                          that were under way to the disk have been replaced by others
 //   promises are durable   a vote, and an acknowledgement, is told only when the log has it; so has a leader its
 //                          own vote
 //   one change at a time   a leader adds a membership change only after it has committed an entry of its term
@@ -46,8 +48,9 @@ class RaftChecker {
   void OnMessage(size_t slot, const core::Core& core, const raft::Message& message, const LogShadow& log);
   // A new life of a process.
   void OnStart(size_t slot) { seen_[slot] = {}; }
-  // After each turn. `log_of` gives what a member's log has acknowledged, null for an unknown one.
-  void OnTurn(size_t slot, const core::Core& core,
+  // After each turn. `log` is what its log has acknowledged, `log_of` gives that of a member, null for an
+  // unknown one.
+  void OnTurn(size_t slot, const core::Core& core, const LogShadow& log,
               const std::function<const LogShadow*(uint64_t member)>& log_of);
 
   // "", or what was violated first.
@@ -77,6 +80,7 @@ class RaftChecker {
   void Violate(const char* what, size_t slot, uint64_t term, uint64_t index);
   void CheckState(const char* what, size_t slot, uint64_t term, uint64_t index, uint64_t digest,
                   int64_t revision);
+  void CheckDurable(size_t slot, const raft::Raft& raft, const LogShadow& log);
   void CheckLeader(size_t slot, const raft::Raft& raft,
                    const std::function<const LogShadow*(uint64_t)>& log_of);
   void CheckCommit(size_t slot, const raft::Raft& raft, const std::vector<raft::NodeId>& before,

@@ -30,7 +30,8 @@ SimNetwork::SimNetwork(Scheduler* scheduler, Trace* trace, uint64_t seed, size_t
       random_(seed),
       slots_(slots),
       blocked_(slots * slots, false),
-      extra_ns_(slots * slots, 0) {
+      extra_ns_(slots * slots, 0),
+      leftovers_(slots * slots) {
   for (size_t slot = 0; slot < slots; ++slot) {
     auto& endpoint = endpoints_.emplace_back(std::make_unique<Endpoint>());
     endpoint->network = this;
@@ -134,8 +135,9 @@ void SimNetwork::Notify(size_t slot, uint64_t peer, uint32_t state, uint64_t del
   });
 }
 
-void SimNetwork::Reset(size_t a, size_t b) {
+void SimNetwork::Reset(size_t a, size_t b, uint64_t late_ns) {
   for (const auto& [from, to] : {std::pair(a, b), std::pair(b, a)}) {
+    leftovers_[from * slots_ + to] = {scheduler_->now_ns(), late_ns};
     for (auto& [peer, connection] : endpoints_[from]->connections) {
       if (connection.slot == to && connection.is_up) Lose(*endpoints_[from], peer, connection);
     }
@@ -201,6 +203,7 @@ void SimNetwork::SendOne(Endpoint& endpoint, const kw_frame& frame) {
   bytes.reserve(frame.head.len + frame.body.len);
   bytes.append(reinterpret_cast<const char*>(frame.head.ptr), frame.head.len);
   bytes.append(reinterpret_cast<const char*>(frame.body.ptr), frame.body.len);
+  if (change_bulk && frame.lane != KW_LANE_CONTROL) change_bulk(endpoint.slot, &bytes);
   const uint64_t now = scheduler_->now_ns();
   const bool may_repeat = (faults.reorder_ppm | faults.duplicate_ppm) != 0 && MayRepeat(frame.head);
   const bool is_late = may_repeat && random_.Chance(faults.reorder_ppm);
@@ -228,11 +231,11 @@ void SimNetwork::SendOne(Endpoint& endpoint, const kw_frame& frame) {
     connection.last_packet[lane] = is_twice ? nullptr : packet;
   }
   if (is_twice) {
-    Deliver(endpoint.slot, connection.slot, connection.target_life, endpoint.self_id, frame.lane, packet,
+    Deliver(endpoint.slot, connection.slot, connection.target_life, endpoint.self_id, frame.lane, packet, now,
             arrival - now + random_.Below(200 * kMillisecond));
   }
   Deliver(endpoint.slot, connection.slot, connection.target_life, endpoint.self_id, frame.lane,
-          std::move(packet), arrival - now);
+          std::move(packet), now, arrival - now);
 }
 
 namespace {
@@ -279,8 +282,8 @@ void SimNetwork::NoteFrame(size_t from, size_t to, const kw_frame& frame) {
 }
 
 void SimNetwork::Deliver(size_t from, size_t to, uint64_t life, uint64_t sender, uint32_t lane,
-                         std::shared_ptr<const Packet> packet, uint64_t delay_ns) {
-  scheduler_->After(delay_ns, [this, from, to, life, sender, lane, packet = std::move(packet)] {
+                         std::shared_ptr<const Packet> packet, uint64_t sent_ns, uint64_t delay_ns) {
+  scheduler_->After(delay_ns, [this, from, to, life, sender, lane, sent_ns, packet = std::move(packet)] {
     const Endpoint& target = *endpoints_[to];
     if (!target.is_listening || target.life != life || IsBlocked(from, to)) {
       frames_lost_ += packet->size();
@@ -288,7 +291,13 @@ void SimNetwork::Deliver(size_t from, size_t to, uint64_t life, uint64_t sender,
     }
     if (const uint64_t until = paused_until_ns ? paused_until_ns(to) : 0; until > scheduler_->now_ns()) {
       const uint64_t read_ns = until + read_delays_ns_[to];
-      return Deliver(from, to, life, sender, lane, packet, read_ns - scheduler_->now_ns());
+      return Deliver(from, to, life, sender, lane, packet, sent_ns, read_ns - scheduler_->now_ns());
+    }
+    if (const Leftover& leftover = leftovers_[from * slots_ + to]; sent_ns < leftover.before_ns) {
+      const uint64_t read_ns = leftover.before_ns + leftover.late_ns;
+      if (read_ns > scheduler_->now_ns()) {
+        return Deliver(from, to, life, sender, lane, packet, sent_ns, read_ns - scheduler_->now_ns());
+      }
     }
     arriving_.clear();
     for (const std::string& bytes : *packet) {

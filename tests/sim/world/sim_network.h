@@ -54,11 +54,14 @@ class SimNetwork {
   bool IsWhole() const;
   // A link that is slow: this much more delay.
   void SetSlow(size_t from, size_t to, uint64_t extra_ns) { extra_ns_[from * slots_ + to] = extra_ns; }
-  // Resets what is connected between the two.
-  void Reset(size_t a, size_t b);
+  // Resets what is connected between the two. What is under way then is read this much later: behind what
+  // comes over the next connection.
+  void Reset(size_t a, size_t b, uint64_t late_ns);
 
   // Each frame that a process sends, before anything happens to it.
   std::function<void(size_t slot, const kw_frame& frame)> on_send;
+  // May change a frame of the bulk lane before it goes out; may be empty.
+  std::function<void(size_t slot, std::string* frame)> change_bulk;
 
   uint64_t frames_sent() const { return frames_sent_; }
   uint64_t frames_lost() const { return frames_lost_; }
@@ -66,10 +69,14 @@ class SimNetwork {
  private:
   // Frames that arrive together: what one process sends at one time over one lane.
   using Packet = std::vector<std::string>;
+  // What was sent before a connection was reset.
+  struct Leftover {
+    uint64_t before_ns = 0, late_ns = 0;
+  };
   struct Connection {
     size_t slot = SIZE_MAX;  // Where it goes to.
     bool is_up = false;
-    uint64_t epoch = 0;        // Counts its lives: what is under way from an earlier one is lost.
+    uint64_t epoch = 0;        // Counts its lives.
     uint64_t target_life = 0;  // Of the process at the other end.
     uint64_t last_arrival[2] = {0, 0};
     std::shared_ptr<Packet> last_packet[2];
@@ -98,7 +105,7 @@ class SimNetwork {
   void NoteFrame(size_t from, size_t to, const kw_frame& frame);
   void SendOne(Endpoint& endpoint, const kw_frame& frame);
   void Deliver(size_t from, size_t to, uint64_t life, uint64_t sender, uint32_t lane,
-               std::shared_ptr<const Packet> packet, uint64_t delay_ns);
+               std::shared_ptr<const Packet> packet, uint64_t sent_ns, uint64_t delay_ns);
   void Watch();
 
   Scheduler* const scheduler_;
@@ -108,6 +115,7 @@ class SimNetwork {
   std::vector<std::unique_ptr<Endpoint>> endpoints_;
   std::vector<bool> blocked_;             // [from * slots + to]
   std::vector<uint64_t> extra_ns_;        // The same.
+  std::vector<Leftover> leftovers_;       // The same.
   std::vector<uint64_t> read_delays_ns_;  // Of a process after a pause. [slot]
   uint64_t next_epoch_ = 1;
   std::vector<kw_frame> arriving_;

@@ -327,7 +327,15 @@ void SimNode::Submit(core::Lane lane, std::unique_ptr<core::Job> job) {
     case core::Lane::kRead: {
       const uint64_t id = next_read_++;
       read_jobs_.emplace(id, std::move(job));
-      Later(IoDelay(timing.read_min_ns, timing.read_max_ns), [this, id] {
+      uint64_t delay_ns = IoDelay(timing.read_min_ns, timing.read_max_ns);
+      if (reads_hang_until_ns > scheduler_->now_ns()) delay_ns += reads_hang_until_ns - scheduler_->now_ns();
+      const bool stalls = timing.read_stall_ppm != 0 && random_.Chance(timing.read_stall_ppm);
+      if (stalls) {
+        delay_ns += random_.Between(50, 3000) * kMillisecond;
+        hooks_.stalled();
+      }
+      Later(delay_ns, [this, id, stalls] {
+        if (stalls) hooks_.stalled();
         const auto at = read_jobs_.find(id);
         at->second->Execute();
         if (dying_) return;

@@ -35,6 +35,7 @@ struct NodeTiming {
   uint64_t flush_min_ns = 100 * kMicrosecond, flush_max_ns = 2 * kMillisecond;
   uint64_t store_min_ns = 200 * kMicrosecond, store_max_ns = 5 * kMillisecond;
   uint64_t read_min_ns = 20 * kMicrosecond, read_max_ns = 500 * kMicrosecond;
+  uint32_t read_stall_ppm = 0;  // A read of the engine that takes up to seconds; the others pass it.
 };
 
 class SimNode final : public Boundary, private core::Executor {
@@ -51,6 +52,7 @@ class SimNode final : public Boundary, private core::Executor {
     std::function<void(size_t slot, uint64_t index, uint64_t term, uint64_t before, uint32_t crc)> entry;
     std::function<void(size_t slot, uint64_t index, uint64_t term)> configuration;
     std::function<void(size_t slot, uint64_t base_index)> loss;  // As SimLog::on_loss.
+    std::function<void()> stalled;                               // A read does, or did.
     std::function<void(size_t slot)> died;  // At a boundary, or because the core has failed.
   };
 
@@ -97,8 +99,9 @@ class SimNode final : public Boundary, private core::Executor {
   NodeTiming timing;
   uint64_t slow_factor = 1;  // Of the disks.
   uint64_t disks_hang_until_ns = 0;
-  uint64_t log_hangs_until_ns = 0;  // The log alone has a disk that hangs.
-  uint32_t store_error_ppm = 0;     // Of each call of the engine that may fail.
+  uint64_t log_hangs_until_ns = 0;   // The log alone has a disk that hangs.
+  uint64_t reads_hang_until_ns = 0;  // Of the engine: what it writes goes on.
+  uint32_t store_error_ppm = 0;      // Of each call of the engine that may fail.
   // In this life a call was made to fail.
   bool had_fault() const { return had_fault_ || disk_.faults_injected() != disk_faults_before_; }
 

@@ -65,6 +65,16 @@ Swarm Swarm::Draw(uint64_t seed) {
   if (random.Coin()) swarm.timing.turn_max_ns = random.Between(50, 2000) * kMicrosecond;
   swarm.keeps_learner = swarm.member_ns != 0 && random.Chance(400'000);
   swarm.heal_links_late = swarm.voters > 1 && random.Chance(300'000);
+  // One that is overloaded: whole batches wait for each turn.
+  if (random.Chance(150'000)) swarm.timing.turn_max_ns = random.Between(2, 30) * kMillisecond;
+  if (random.Chance(300'000)) {
+    swarm.timing.read_stall_ppm = static_cast<uint32_t>(random.Below(50'000));
+    if (random.Coin()) swarm.cache_bytes = random.Below(4096);  // Else there are few reads of the engine.
+  }
+  swarm.moves_leader = swarm.voters > 1 && random.Coin();
+  if (swarm.moves_leader && swarm.member_ns != 0 && random.Coin()) swarm.cache_bytes = random.Below(4096);
+  swarm.hash_ns = draw(300'000, 300, 5000);
+  swarm.hangs_leader_log = swarm.voters > 1 && random.Chance(150'000);
   return swarm;
 }
 
@@ -87,6 +97,8 @@ std::string Swarm::Text() const {
   add("slow disk", slow_disk_ns);
   add("damage", damage_ns);
   add("member change", member_ns);
+  add("hash", hash_ns);
+  if (moves_leader) text += ", leadership moves";
   if (keeps_learner) text += ", a learner";
   return text;
 }

@@ -50,11 +50,14 @@ struct Swarm {
   uint64_t slow_disk_ns = 0;   // Slow, or hung.
   uint64_t damage_ns = 0;      // At rest.
   uint64_t member_ns = 0;      // A member is removed, added, promoted; leadership is moved.
+  bool moves_leader = false;   // There and back; to who has just installed a snapshot.
+  uint64_t hash_ns = 0;        // The members' hashes of a revision are compared.
   bool keeps_learner = false;  // Beside the voters, once members change.
   uint32_t crash_in_recovery_ppm = 0;
   uint32_t power_loss_ppm = 500'000;
-  bool heal_links_late = false;  // First only those within a quorum.
-  bool heal_all = true;          // In the end all come back; else a quorum only.
+  bool heal_links_late = false;   // First only those within a quorum.
+  bool hangs_leader_log = false;  // When all is well again: somebody else must lead soon.
+  bool heal_all = true;           // In the end all come back; else a quorum only.
 
   // The default mix of a seed.
   static Swarm Draw(uint64_t seed);
