@@ -123,7 +123,6 @@ asan: ## unit and integration tests under AddressSanitizer and UBSan; ARGS='inte
 	$(call sanitized,$@)
 
 tsan: build ## the same under ThreadSanitizer, without what is linked with gRPC
-	@mkdir -p build/tsan/bin && cp build/bin/keywayctl build/tsan/bin/
 	$(call sanitized,$@)
 
 # $(call sanitized,preset): builds it and runs the suites in ARGS. tests/sanitizers/README.md
@@ -132,7 +131,9 @@ define sanitized
 	@cmake --preset $(1) >/dev/null
 	@cmake --build --preset $(1) --parallel $(JOBS)
 	@$(MAKE) --no-print-directory $(VENV)/.ready
-	@LSAN_OPTIONS=suppressions=$(CURDIR)/tests/sanitizers/lsan.supp KEYWAY_BUILD=build/$(1) \
+	@LSAN_OPTIONS=suppressions=$(CURDIR)/tests/sanitizers/lsan.supp \
+	  TSAN_OPTIONS="suppressions=$(CURDIR)/tests/sanitizers/tsan.supp report_thread_leaks=0 handle_segv=0" \
+	  KEYWAY_BUILD=build/$(1) \
 	  KEYWAY_KILL_ROUNDS=$(or $(KEYWAY_KILL_ROUNDS),8) KEYWAY_SANITIZED=$(1) \
 	  $(VENV)/bin/python tests/run.py $(if $(ARGS),$(ARGS),integration)
 endef

@@ -82,6 +82,8 @@ def main():
     else:
         report = paths.BUILD / "junit-unit.xml"
         command = ["ctest", "--test-dir", str(paths.BUILD), "--output-on-failure"]
+        if paths.SANITIZED == "tsan":
+            command += ["--label-exclude", "sim"]  # One thread.
         command += ["--parallel", str(os.cpu_count()), "--output-junit", str(report)]
         run_step("unit tests (ctest)", command, report, totals)
     for variant in variants:

@@ -184,9 +184,9 @@ void Core::RunHash(kw_request* request) {
 
 void Core::TryHashes() {
   if (hashes_.empty() || failed_ || needs_snapshot_) return;
-  // The engine must hold everything, and no more than the compaction keeps.
-  if (store_busy_ || !unwritten_->empty() || mvcc_->compacting() || !held_deletes_.empty() ||
-      !compacted_saved_ || stored_index_ < raft_->applied_index()) {
+  // The engine must hold everything, all proposals of an entry, and no more than the compaction keeps.
+  if (store_busy_ || apply_position_ != 0 || !unwritten_->empty() || mvcc_->compacting() ||
+      !held_deletes_.empty() || !compacted_saved_ || stored_index_ < raft_->applied_index()) {
     MaybeWriteStore(false);
     return;
   }

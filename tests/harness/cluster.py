@@ -43,6 +43,7 @@ def free_port():
 
 def wait_until(what, condition, timeout=30.0, interval=0.01):
     """Polls `condition` until it returns something true, and returns that."""
+    timeout *= paths.SLOWNESS
     deadline = time.monotonic() + timeout
     last_error = None
     while time.monotonic() < deadline:
@@ -196,7 +197,7 @@ class Node:
                 raise RuntimeError(
                     f"{self.name} ended with {self.process.returncode}:\n{self.log()[-3000:]}"
                 )
-            return self.client.get(b"\0", timeout=1)
+            return self.client.get(b"\0", timeout=paths.SLOWNESS)
 
         return wait_until(f"{self.name} answers a linearizable read", answers, timeout)
 

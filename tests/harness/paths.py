@@ -11,10 +11,12 @@ LOGS = BUILD / "test-logs"
 WORK = BUILD / "test-work"
 STUBS = ROOT / "build" / "stubs"
 KEYWAYD = BUILD / "bin" / "keywayd"
-KEYWAYCTL = BUILD / "bin" / "keywayctl"
+SANITIZED = os.environ.get("KEYWAY_SANITIZED")
+# gRPC is linked into keywayctl: tests/sanitizers/README.md
+KEYWAYCTL = (ROOT / "build" if SANITIZED == "tsan" else BUILD) / "bin" / "keywayctl"
 LOADGEN = BUILD / "bin" / "keyway-loadgen"
 
 # A sanitizer makes everything several times slower and larger: limits on time and memory are widened.
-SLOWNESS = 8 if os.environ.get("KEYWAY_SANITIZED") else 1
+SLOWNESS = 8 if SANITIZED else 1
 # A start scans whole segments, which takes seconds with sanitizers.
-LOG_OPTIONS = ['segment_bytes = "1MiB"'] if os.environ.get("KEYWAY_SANITIZED") else []
+LOG_OPTIONS = ['segment_bytes = "1MiB"'] if SANITIZED else []

@@ -183,7 +183,7 @@ def test_rewrite_refuses_wrong_places_and_options(node):
     assert "no such option" in rewrite(engine, old, other, new, "--to", "sise=1", code=3)
     assert "dir" in rewrite(engine, old, other, new, "--to", "dir=x", code=3)
     assert "storage-none" in rewrite("none", old, other, new, code=3)
-    log = paths.BUILD / "lib" / "keyway" / "plugins" / "log-segmented.so"
+    log = paths.KEYWAYCTL.parents[1] / "lib" / "keyway" / "plugins" / "log-segmented.so"
     command = rewrite_command(engine, old, other, new)
     command[command.index("--to-plugin") + 1] = str(log)
     done = subprocess.run(command, capture_output=True, text=True, timeout=30)

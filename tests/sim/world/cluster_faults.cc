@@ -266,6 +266,13 @@ void Cluster::SlowDisk() {
     default:
       nodes_[slot]->slow_factor = random_.Between(5, 100);
   }
+  const SimNode& node = *nodes_[slot];
+  const char* what = node.slow_factor != 1                            ? "its disks are slow"
+                     : node.reads_hang_until_ns > scheduler_.now_ns() ? "its reads hang"
+                     : node.disks_hang_until_ns > scheduler_.now_ns() ? "its disks hang"
+                                                                      : "its log hangs";
+  trace_.Note(scheduler_.now_ns(), slot + 1,
+              std::string(what) + " for " + std::to_string(end_ns / kMillisecond) + " ms");
   // A machine in such a state may not be heard either: what it writes is replaced before it is durable.
   if (swarm_.partition_ns != 0 && random_.Chance(400'000)) {
     Mute(slot, random_.Between(1, std::max<uint64_t>(end_ns / kMillisecond, 1)) * kMillisecond);

@@ -360,7 +360,9 @@ void SimNode::ScheduleFlush() {
   if (flushing_ || dying_ || !log_->BeginFlush()) return;
   flushing_ = true;
   uint64_t delay_ns = IoDelay(timing.flush_min_ns, timing.flush_max_ns);
-  if (log_hangs_until_ns > scheduler_->now_ns()) delay_ns += log_hangs_until_ns - scheduler_->now_ns();
+  if (log_hangs_until_ns > scheduler_->now_ns()) {
+    delay_ns = std::max(delay_ns, log_hangs_until_ns - scheduler_->now_ns() + timing.flush_min_ns);
+  }
   Later(delay_ns, [this] {
     log_->EndFlush();
     flushing_ = false;
