@@ -17,6 +17,7 @@
 //   core_store.cc     engine writes, log truncation, compaction, hash
 //   core_digest.cc    the state digest: scrub of the engine, comparison between members
 //   core_recover.cc   start
+//   core_salvage.cc   a log with a damaged record
 #pragma once
 
 #include <cstdint>
