@@ -166,10 +166,7 @@ bool Core::CheckSender(const FrameHeader& header) {
 // being made durable; the frame is lost meanwhile, as any frame may be.
 bool Core::IsRemembered(const FrameHeader& header) {
   const uint64_t id = header.from;
-  if (remembered_.contains(id) || membership_.Find(id) == nullptr ||
-      mutant::Is(mutant::kIncarnationIgnored)) {
-    return true;
-  }
+  if (remembered_.contains(id) || membership_.Find(id) == nullptr) return true;
   Remembered(&incarnations_, id, membership_) = header.incarnation;
   if (!remembering_.insert(id).second) return false;
   StoreBatch batch;
