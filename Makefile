@@ -132,6 +132,7 @@ define sanitized
 	@cmake --build --preset $(1) --parallel $(JOBS)
 	@$(MAKE) --no-print-directory $(VENV)/.ready
 	@LSAN_OPTIONS=suppressions=$(CURDIR)/tests/sanitizers/lsan.supp \
+	  ASAN_OPTIONS=handle_segv=0 \
 	  TSAN_OPTIONS="suppressions=$(CURDIR)/tests/sanitizers/tsan.supp report_thread_leaks=0 handle_segv=0" \
 	  KEYWAY_BUILD=build/$(1) \
 	  KEYWAY_KILL_ROUNDS=$(or $(KEYWAY_KILL_ROUNDS),8) KEYWAY_SANITIZED=$(1) \
