@@ -46,8 +46,9 @@ void Cluster::PlanFaults() {
     if (!RandomRunning(&slot)) return;
     if (random_.Coin()) {
       nodes_[slot]->DieAtCall(random_.Between(1, random_.Coin() ? 10 : 200));
-    } else {  // What is called rarely would else hardly ever be it.
-      nodes_[slot]->DieAtCallOf(static_cast<Call>(random_.Below(kCallCount)), random_.Between(1, 3));
+    } else {                                       // What is called rarely would else hardly ever be it.
+      const uint64_t nth = random_.Between(1, 3);  // Not as arguments: their order is the compiler's.
+      nodes_[slot]->DieAtCallOf(static_cast<Call>(random_.Below(kCallCount)), nth);
     }
   });
   Every(swarm_.crash_all_ns, [this, crash] {
