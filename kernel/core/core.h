@@ -223,6 +223,8 @@ class Core {
   void Leave();
   void OnRefused(uint64_t from, const std::string& reason);
   bool IsRemembered(const FrameHeader& header);
+  // Makes an item of the meta table durable, then calls `done` on [core]. If that fails the node stops.
+  void WriteMeta(std::string_view key, const std::string& value, std::function<void()> done);
   void OnHello(const FrameHeader& header, Reader* reader);
   void Adopt(const FrameHeader& header, const std::vector<Member>& members);
   void OnLeaseQuery(const FrameHeader& header, Reader* reader);

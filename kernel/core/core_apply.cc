@@ -198,7 +198,8 @@ bool Core::ApplyProposal(const raft::Entry& entry, const Proposal& proposal) {
       membership_.FillReply(reply.get());
       reply->revision = 0;  // As etcd: headers of Cluster replies carry none.
       reply->new_member_id = change.member.id;
-      if (membership_.IsRemoved(identity_.member_id)) {  // Done when this node may go.
+      const bool is_own = change.kind == ChangeKind::kRemove && change.member.id == identity_.member_id;
+      if (is_own) {  // Done when this node may go.
         leave_request_ = request;
         leave_reply_ = std::move(reply);
         return true;

@@ -169,10 +169,18 @@ bool Core::IsRemembered(const FrameHeader& header) {
   if (remembered_.contains(id) || membership_.Find(id) == nullptr) return true;
   Remembered(&incarnations_, id, membership_) = header.incarnation;
   if (!remembering_.insert(id).second) return false;
-  StoreBatch batch;
   std::string value;
   PutFixed64(&value, header.incarnation);
-  batch.Put(kTableMeta, MetaPeerKey(id), SharedBytes::Copy(value));
+  WriteMeta(MetaPeerKey(id), value, [this, id] {
+    remembering_.erase(id);
+    remembered_.insert(id);
+  });
+  return false;
+}
+
+void Core::WriteMeta(std::string_view key, const std::string& value, std::function<void()> done) {
+  StoreBatch batch;
+  batch.Put(kTableMeta, key, SharedBytes::Copy(value));
   auto error = std::make_shared<std::string>();
   OnLane(
       Lane::kStore,
@@ -181,12 +189,10 @@ bool Core::IsRemembered(const FrameHeader& header) {
           *error = "no reason given";
         }
       },
-      [this, id, error] {
+      [this, error, done = std::move(done)] {
         if (!error->empty()) return Fatal(config_.store_name + " cannot be written: " + *error);
-        remembering_.erase(id);
-        remembered_.insert(id);
+        done();
       });
-  return false;
 }
 
 // This node was removed. It stays, as a follower that may not campaign, until a member refuses it, which has
@@ -302,26 +308,13 @@ void Core::Adopt(const FrameHeader& header, const std::vector<Member>& members) 
     identity_.cluster_id = header.cluster_id;
     identity_.member_id = header.to;
     for (const Member& other : members) hello_members_[other.id] = other;
-    auto batch = std::make_shared<StoreBatch>();
-    batch->Put(kTableMeta, kMetaIdentity, SharedBytes::Copy(EncodeIdentity(identity_)));
-    auto error = std::make_shared<std::string>();
-    OnLane(
-        Lane::kStore,
-        [this, batch, error] {
-          if (batch->WriteTo(deps_.store_plugin, deps_.store, error.get()) != KW_OK && error->empty()) {
-            *error = "no reason given";
-          }
-        },
-        [this, error] {
-          if (!error->empty()) {
-            return Fatal(config_.store_name + " cannot be written: " + *error);
-          }
-          joining_ = false;
-          Log(deps_.logger, KW_LOG_INFO, "joined_cluster",
-              {{"cluster", HexId(identity_.cluster_id)}, {"member", HexId(identity_.member_id)}});
-          StartRaft({});
-          UpdatePeers();
-        });
+    WriteMeta(kMetaIdentity, EncodeIdentity(identity_), [this] {
+      joining_ = false;
+      Log(deps_.logger, KW_LOG_INFO, "joined_cluster",
+          {{"cluster", HexId(identity_.cluster_id)}, {"member", HexId(identity_.member_id)}});
+      StartRaft({});
+      UpdatePeers();
+    });
     return;
   }
   Log(deps_.logger, KW_LOG_WARN, "hello_for_somebody_else",

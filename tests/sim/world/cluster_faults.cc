@@ -46,8 +46,9 @@ void Cluster::PlanFaults() {
     if (!RandomRunning(&slot)) return;
     if (random_.Coin()) {
       nodes_[slot]->DieAtCall(random_.Between(1, random_.Coin() ? 10 : 200));
-    } else {                                       // What is called rarely would else hardly ever be it.
-      const uint64_t nth = random_.Between(1, 3);  // Not as arguments: their order is the compiler's.
+    } else {
+      // What is called rarely would else hardly ever be it. Not drawn as arguments: their order is the compiler's.
+      const uint64_t nth = random_.Between(1, 3);
       nodes_[slot]->DieAtCallOf(static_cast<Call>(random_.Below(kCallCount)), nth);
     }
   });
@@ -254,24 +255,23 @@ void Cluster::SlowDisk() {
   ++faults_;
   const uint64_t end_ns = random_.Between(200, random_.Coin() ? 3000 : 12000) * kMillisecond;
   Disturb(end_ns);
+  const char* what = "its disks hang";
   switch (random_.Below(4)) {
     case 0:
       nodes_[slot]->disks_hang_until_ns = scheduler_.now_ns() + end_ns;
       break;
     case 1:
       nodes_[slot]->log_hangs_until_ns = scheduler_.now_ns() + end_ns;
+      what = "its log hangs";
       break;
     case 2:
       nodes_[slot]->reads_hang_until_ns = scheduler_.now_ns() + end_ns;
+      what = "its reads hang";
       break;
     default:
       nodes_[slot]->slow_factor = random_.Between(5, 100);
+      what = "its disks are slow";
   }
-  const SimNode& node = *nodes_[slot];
-  const char* what = node.slow_factor != 1                            ? "its disks are slow"
-                     : node.reads_hang_until_ns > scheduler_.now_ns() ? "its reads hang"
-                     : node.disks_hang_until_ns > scheduler_.now_ns() ? "its disks hang"
-                                                                      : "its log hangs";
   trace_.Note(scheduler_.now_ns(), slot + 1,
               std::string(what) + " for " + std::to_string(end_ns / kMillisecond) + " ms");
   // A machine in such a state may not be heard either: what it writes is replaced before it is durable.
